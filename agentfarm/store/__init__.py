@@ -1,0 +1,16 @@
+"""The Store: what was measured, kept where every process sees it.
+
+SQLAlchemy loads when a Store is opened, not when this package is imported.
+"""
+
+from __future__ import annotations
+
+from agentfarm.store._records import (
+    RunRecord,
+    RunStatus,
+    SampleRecord,
+    SampleStatus,
+)
+from agentfarm.store._store import Store
+
+__all__ = ["RunRecord", "RunStatus", "SampleRecord", "SampleStatus", "Store"]

@@ -1,0 +1,137 @@
+"""What is asked of the Store."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import Connection, Select, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from agentfarm.errors import StoreError
+from agentfarm.store._liveness import is_gone
+from agentfarm.store._tables import REQUESTS, RUNS, SAMPLES, RecordTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentfarm.events import RequestRecord
+    from agentfarm.store._database import Database
+    from agentfarm.store._records import RunRecord, SampleRecord
+
+__all__ = ["Reader"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+_NEAR = 5
+
+
+class Reader:
+    """Queries that give records; each is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def runs(
+        self, *, suite: str | None, model: str | None, limit: int | None
+    ) -> list[RunRecord]:
+        query = _newest_runs().limit(limit)
+        if suite is not None:
+            query = query.where(RUNS.table.c.suite == suite)
+        if model is not None:
+            query = query.where(RUNS.table.c.model == model)
+        return [_as_seen(run) for run in self._fetch(RUNS, query)]
+
+    def run(self, run_id: str) -> RunRecord:
+        found = self._read(lambda connection: _find(connection, run_id))
+        if len(found) == 1:
+            return _as_seen(found[0])
+        if found:
+            near = [run.run_id for run in found]
+            raise StoreError(
+                f"{len(near)} runs begin with {run_id!r}: {_listed(near)}.",
+                remedy="Give more characters of the id.",
+            )
+        raise self._unknown(run_id)
+
+    def samples(self, run_id: str) -> list[SampleRecord]:
+        column = SAMPLES.table.c
+        return self._fetch(
+            SAMPLES,
+            select(SAMPLES.table)
+            .where(column.run_id == run_id)
+            .order_by(column.started_at, column.sample_id),
+        )
+
+    def requests(
+        self, *, run_id: str | None, since: float | None, limit: int | None
+    ) -> list[RequestRecord]:
+        column = REQUESTS.table.c
+        query = select(REQUESTS.table).limit(limit)
+        query = query.order_by(column.started_at.desc(), column.request_id.desc())
+        if run_id is not None:
+            query = query.where(column.run_id == run_id)
+        if since is not None:
+            query = query.where(column.started_at >= since)
+        return self._fetch(REQUESTS, query)[::-1]
+
+    def _unknown(self, run_id: str) -> StoreError:
+        query = select(RUNS.table.c.run_id).order_by(RUNS.table.c.started_at.desc())
+        ids = self._read(lambda connection: list(connection.scalars(query.limit(1000))))
+        place = f"in the Store at {self._database.label}"
+        if not ids:
+            return StoreError(
+                f"There are no runs {place}.", remedy="Run an evaluation first."
+            )
+        near = difflib.get_close_matches(run_id, ids, n=_NEAR)
+        return StoreError(
+            f"There is no run {run_id!r} {place}.",
+            remedy=f"Near it: {_listed(near)}."
+            if near
+            else f"The newest is {ids[0]}; Store.runs() lists all.",
+        )
+
+    def _fetch(self, mapping: RecordTable[R], query: Select[Any]) -> list[R]:
+        return self._read(lambda connection: _records(connection, mapping, query))
+
+    def _read(self, query: Callable[[Connection], T]) -> T:
+        try:
+            return self._database.read(query)
+        except SQLAlchemyError as error:
+            raise self._database.failure("read", error) from error
+
+
+def _records(
+    connection: Connection, mapping: RecordTable[R], query: Select[Any]
+) -> list[R]:
+    return [mapping.load(row._asdict()) for row in connection.execute(query)]
+
+
+def _newest_runs() -> Select[Any]:
+    column = RUNS.table.c
+    return select(RUNS.table).order_by(column.started_at.desc(), column.run_id.desc())
+
+
+def _find(connection: Connection, run_id: str) -> list[RunRecord]:
+    """The run of this id, the newest, or all whose ids begin like this."""
+    if run_id == "latest":
+        return _records(connection, RUNS, _newest_runs().limit(1))
+    column = RUNS.table.c.run_id
+    exact = _records(connection, RUNS, select(RUNS.table).where(column == run_id))
+    if exact or not run_id:
+        return exact
+    # Not LIKE, which ignores case in SQLite and knows wildcards.
+    begins = func.substr(column, 1, len(run_id)) == run_id
+    return _records(connection, RUNS, _newest_runs().where(begins))
+
+
+def _listed(ids: list[str]) -> str:
+    more = ", …" if len(ids) > _NEAR else ""
+    return ", ".join(ids[:_NEAR]) + more
+
+
+def _as_seen(run: RunRecord) -> RunRecord:
+    """The run with ``interrupted`` for one whose process has died over it."""
+    return replace(run, status="interrupted") if is_gone(run) else run

@@ -1,0 +1,256 @@
+"""The Store, as the rest of the package sees it."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agentfarm.errors import StoreError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from agentfarm.events import RequestRecord
+    from agentfarm.store._database import Database
+    from agentfarm.store._reader import Reader
+    from agentfarm.store._records import RunRecord, SampleRecord
+    from agentfarm.store._writer import Writer
+
+__all__ = ["Store"]
+
+# Reading shows one's own telemetry, but does not wait long for a stuck database.
+_OWN_TELEMETRY_S = 1.0
+
+
+class Store:
+    """Requests, runs and samples in a SQLite file or a PostgreSQL database.
+
+    Several processes and threads may use the same database at once. One thread per
+    Store writes. A run or sample is committed when its `put_…` returns; telemetry is
+    committed in batches, so a killed process loses at most the last batch of it.
+
+    If the database cannot be written for now, runs and samples wait in memory and
+    are tried again; of telemetry the newest records are kept, and the others are
+    counted in `dropped_requests`. What is queued is written when the Store is
+    closed or forgotten, and when the interpreter exits.
+
+    Text that a database cannot hold is replaced, never refused: NUL by ``␀``, a lone
+    surrogate by ``�``; NaN in JSON by null.
+    """
+
+    def __init__(
+        self, database: Database, reader: Reader, writer: Writer | None
+    ) -> None:
+        self._database = database
+        self._reader = reader
+        self._writer = writer
+        self._closed = False
+        # Only signals: to wait inside a garbage collection could wait forever.
+        self._forgotten = weakref.finalize(
+            self, database.close if writer is None else writer.stop
+        )
+        self._forgotten.atexit = False  # the writer closes itself then
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        flush_s: float = 0.2,
+        read_only: bool = False,
+        buffer: int = 10_000,
+        patience_s: float = 30.0,
+    ) -> Store:
+        """Open the database, and create or upgrade its tables where needed.
+
+        Args:
+            url: ``sqlite:////path/to/file.db``, taken as it stands, or
+                ``postgresql+psycopg://user:password@host:5432/database``.
+            flush_s: Longest time that telemetry waits for its batch, seconds.
+            read_only: Create and change nothing; writing raises.
+            buffer: Records of telemetry kept while the database is stuck.
+            patience_s: Longest wait for a write before it raises, seconds.
+
+        Raises:
+            StoreError: The database cannot be reached or created, is damaged, is
+                something else, or of a newer AgentFarm. It is left as it was.
+        """
+        # SQLAlchemy takes a tenth of a second to import: only who opens pays.
+        from agentfarm.store._reader import Reader
+        from agentfarm.store._schema import prepare
+        from agentfarm.store._urls import database_at
+        from agentfarm.store._writer import Writer
+
+        database = database_at(url)
+        try:
+            prepare(database, read_only=read_only, wait_s=min(5.0, patience_s))
+        except BaseException:
+            database.close()
+            raise
+        writer = None
+        if not read_only:
+            writer = Writer(
+                database, flush_s=flush_s, buffer=buffer, patience_s=patience_s
+            )
+        return cls(database, Reader(database), writer)
+
+    @property
+    def url(self) -> str:
+        """Where it is, without a password."""
+        return self._database.label
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened for reading only."""
+        return self._writer is None
+
+    @property
+    def dropped_requests(self) -> int:
+        """Records of telemetry that were given up since it was opened."""
+        return 0 if self._writer is None else self._writer.dropped
+
+    def add_request(self, record: RequestRecord) -> None:
+        """Keep what a request cost; from any thread, in microseconds.
+
+        Raises:
+            StoreError: The Store is closed or read-only.
+        """
+        self._writing().add(record)
+
+    def put_run(self, run: RunRecord) -> None:
+        """Insert or replace a run; it is durable when this returns.
+
+        Raises:
+            StoreError: It was refused, or not written within `patience_s`.
+        """
+        from agentfarm.store._tables import RUNS
+
+        self._writing().put(RUNS, run)
+
+    def put_sample(self, sample: SampleRecord) -> None:
+        """Insert or replace a sample; it is durable when this returns.
+
+        Raises:
+            StoreError: It was refused, or not written within `patience_s`.
+        """
+        from agentfarm.store._tables import SAMPLES
+
+        self._writing().put(SAMPLES, sample)
+
+    async def put_run_async(self, run: RunRecord) -> None:
+        """`put_run` without blocking the loop; a cancelled task's run is kept."""
+        from agentfarm.store._tables import RUNS
+
+        await self._writing().put_async(RUNS, run)
+
+    async def put_sample_async(self, sample: SampleRecord) -> None:
+        """`put_sample` without blocking the loop; a cancelled task's sample is kept."""
+        from agentfarm.store._tables import SAMPLES
+
+        await self._writing().put_async(SAMPLES, sample)
+
+    def flush(self) -> None:
+        """Wait until all telemetry added so far is committed.
+
+        Raises:
+            StoreError: That took longer than `patience_s`.
+        """
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is queued and close; further calls do nothing.
+
+        Raises:
+            StoreError: Rows could not be written and are lost.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._forgotten.detach()
+        if self._writer is None:
+            self._database.close()
+        else:
+            self._writer.close()
+
+    def runs(
+        self,
+        *,
+        suite: str | None = None,
+        model: str | None = None,
+        limit: int | None = None,
+    ) -> list[RunRecord]:
+        """Runs, newest first.
+
+        One that is marked running is reported as ``interrupted`` if its process ran
+        on this host and is gone.
+        """
+        return self._reading().runs(suite=suite, model=model, limit=limit)
+
+    def run(self, run_id: str) -> RunRecord:
+        """One run, by its id, the beginning of its id, or ``latest``.
+
+        Raises:
+            StoreError: None or several fit; the message names near ones.
+        """
+        return self._reading().run(run_id)
+
+    def samples(self, run_id: str) -> list[SampleRecord]:
+        """The samples of a run, by the full id, in the order they started."""
+        return self._reading().samples(run_id)
+
+    def requests(
+        self,
+        *,
+        run_id: str | None = None,
+        since: float | None = None,
+        limit: int | None = None,
+    ) -> list[RequestRecord]:
+        """What requests cost, oldest first, this Store's own ones included.
+
+        Args:
+            run_id: Only those of this run.
+            since: Only those that started at this Unix time or later.
+            limit: At most this many, the newest ones.
+        """
+        reader = self._reading()
+        if self._writer is not None:
+            with suppress(StoreError):  # better what is there than nothing
+                self._writer.flush(_OWN_TELEMETRY_S)
+        return reader.requests(run_id=run_id, since=since, limit=limit)
+
+    def _reading(self) -> Reader:
+        self._refuse_if_closed()
+        return self._reader
+
+    def _writing(self) -> Writer:
+        self._refuse_if_closed()
+        if self._writer is None:
+            raise StoreError(
+                f"The Store at {self.url} is open for reading only.",
+                remedy="Open it without read_only=True to write.",
+            )
+        return self._writer
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreError(
+                f"The Store at {self.url} is closed.",
+                remedy="Open it again with Store.open.",
+            )
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "read-only" if self.read_only else ""
+        return f"<Store {self.url}{' ' + state if state else ''}>"
