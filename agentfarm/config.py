@@ -47,7 +47,7 @@ class TimeoutSettings(BaseModel):
 class EmbeddedSettings(BaseModel):
     """The llama.cpp server that AgentFarm starts by itself.
 
-    One thread is the default: two are faster on free cores and collapse when one
+    `context_length` is what each of the `slots` gets, in tokens. One thread is the default: two are faster on free cores and collapse when one
     of them is contended.
     """
 
