@@ -1,0 +1,11 @@
+"""What a notebook shows, and notebooks executed without a person.
+
+Figures lie in `agentfarm.notebook.figures`; they load Plotly and pandas, which
+this package leaves alone until they are needed.
+"""
+
+from __future__ import annotations
+
+from agentfarm.notebook._report import Report, execute_notebook, execute_notebook_sync
+
+__all__ = ["Report", "execute_notebook", "execute_notebook_sync"]
