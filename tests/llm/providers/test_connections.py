@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import anyio
 import pytest
 
 from agentfarm.config import TimeoutSettings
-from agentfarm.errors import ProviderTimeout
+from agentfarm.errors import ProviderError, ProviderTimeout
 from agentfarm.llm._clock import StreamClock
 from agentfarm.llm._http import HttpHost
 from agentfarm.llm._http_errors import Origin
@@ -48,6 +48,53 @@ async def test_a_connection_is_used_again(stub, hear, stubbed, ask):
     for _ in range(3):
         await hear(stubbed, ask)
     assert len({chat.client_port for chat in stub.chats}) == 1
+
+
+async def test_a_kept_connection_that_ends_unanswered_is_replaced():
+    """The server hangs up on every second request of a connection, as llama.cpp may."""
+    requests = []
+
+    async def serve(reader, writer):
+        connection = len(requests)
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            for answers in (True, False):
+                head = await reader.readuntil(b"\r\n\r\n")
+                requests.append((connection, head.split()[1]))
+                if answers:
+                    body = b'{"data": []}'
+                    writer.write(
+                        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+                    )
+                    await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        host = HttpHost(
+            Origin(
+                kind="openai",
+                host=f"http://127.0.0.1:{port}",
+                start_remedy="",
+                key_remedy="",
+            ),
+            timeouts=TimeoutSettings(),
+        )
+        url = f"http://127.0.0.1:{port}/v1/models"
+        for _ in range(3):
+            assert await host.ask(url) == {"data": []}
+        await host.aclose()
+    # Two were hung up on, and asked again on a connection of their own.
+    assert len(requests) == 5
+    assert len({connection for connection, _ in requests}) == 3
+
+
+async def test_a_new_connection_that_ends_unanswered_is_an_error(stub, stubbed, ask):
+    stub.default = Reply("never", fault=Fault.CUT_BEFORE_HEADERS)
+    with pytest.raises(ProviderError, match="before it answered"):
+        await anext(stubbed.stream(ask))
+    assert len(stub.chats) == 1
 
 
 LONG = Reply("word " * 500, gap_s=0.01)

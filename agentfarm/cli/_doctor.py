@@ -1,0 +1,272 @@
+"""`agentfarm doctor`: what is there, what is missing, what to install."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from agentfarm.cli._console import JsonFlag, print_json, run_async, stdout
+from agentfarm.errors import AgentFarmError
+
+if TYPE_CHECKING:
+    from agentfarm.config import Settings
+    from agentfarm.llm import RegisteredModel
+
+State = Literal["ok", "missing", "optional"]
+
+OLLAMA_URL = "http://127.0.0.1:11434"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One part of the installation.
+
+    Attributes:
+        part: Its name.
+        state: ``missing`` stands in the way of an evaluation; ``optional`` is not
+            there and only some features need it.
+        detail: What was found or tried.
+        remedy: What to do about it; `""` if nothing.
+    """
+
+    part: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+
+def doctor(as_json: JsonFlag = False) -> None:
+    """Check this installation; ends with status 1 if an essential part is missing."""
+    findings = run_async(examine)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        _print_table(findings)
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+async def examine() -> list[Finding]:
+    """Look at every part; nothing is changed and nothing beyond this host is asked."""
+    from agentfarm.config import load_settings
+
+    settings = load_settings()
+    found = [_python(), _home(settings), _store(settings), *_embedded(settings)]
+    found += await _servers(settings)
+    found += [_docker(), _gpu()]
+    found += [
+        _extra("JupyterLab", "jupyterlab", "lab"),
+        _extra("Voila", "voila", "dashboards"),
+        _extra("RAG", "chromadb", "rag"),
+        _extra("MCP", "mcp", "mcp"),
+        _extra("Dask", "distributed", "distributed"),
+    ]
+    return found
+
+
+def _python() -> Finding:
+    return Finding(part="Python", state="ok", detail=platform.python_version())
+
+
+def _home(settings: Settings) -> Finding:
+    home = settings.home
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = home / ".doctor"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return Finding(
+            part="AGENTFARM_HOME",
+            state="missing",
+            detail=f"{home} cannot be written: {error.strerror}",
+            remedy="Set AGENTFARM_HOME to a folder that you may write.",
+        )
+    free_gib = shutil.disk_usage(home).free / 2**30
+    return Finding(
+        part="AGENTFARM_HOME", state="ok", detail=f"{home}, {free_gib:.0f} GiB free"
+    )
+
+
+def _store(settings: Settings) -> Finding:
+    from agentfarm.store import Store
+
+    file = settings.home / "agentfarm.db"
+    if settings.database_url is None and not file.exists():
+        return Finding(part="Store", state="ok", detail="made at the first run")
+    try:
+        with Store.open(settings.store_url, read_only=True) as store:
+            count = len(store.runs())
+            return Finding(
+                part="Store", state="ok", detail=f"{store.url}: {count} runs"
+            )
+    except AgentFarmError as error:
+        return Finding(
+            part="Store",
+            state="missing",
+            detail=error.message,
+            remedy=error.remedy or "",
+        )
+
+
+def _embedded(settings: Settings) -> list[Finding]:
+    from agentfarm.llm import find_embedded_model
+
+    if importlib.util.find_spec("xllamacpp"):
+        server = Finding(part="llama.cpp", state="ok", detail="xllamacpp is installed")
+    else:
+        server = Finding(
+            part="llama.cpp",
+            state="missing" if settings.default_model == "embedded" else "optional",
+            detail="xllamacpp is not installed",
+            remedy="pip install 'agentfarm[local]'",
+        )
+    try:
+        path = find_embedded_model(settings.embedded, settings.home)
+    except AgentFarmError as error:
+        return [
+            server,
+            Finding(
+                part="Embedded model",
+                state="missing",
+                detail=error.message,
+                remedy=error.remedy or "",
+            ),
+        ]
+    if path is None:
+        model = Finding(
+            part="Embedded model",
+            state="optional",
+            detail="not here yet; fetched at the first use",
+            remedy="agentfarm models pull smollm2",
+        )
+    else:
+        size_mib = path.stat().st_size / 2**20
+        model = Finding(
+            part="Embedded model", state="ok", detail=f"{path} ({size_mib:.0f} MiB)"
+        )
+    return [server, model]
+
+
+async def _servers(settings: Settings) -> list[Finding]:
+    from agentfarm.llm import OllamaProvider, build_router
+
+    provider = OllamaProvider(OLLAMA_URL)
+    try:
+        ollama = await provider.health()
+    finally:
+        await provider.aclose()
+    found = [
+        Finding(
+            part="Ollama",
+            state="ok" if ollama.ok else "optional",
+            detail=ollama.detail,
+            remedy=""
+            if ollama.ok
+            else "Install Ollama, or register another server: agentfarm models add",
+        )
+    ]
+    router = build_router(settings)
+    try:
+        found += [
+            await _registered(model, settings)
+            for model in router.models
+            if model.provider.kind != "embedded"
+        ]
+    finally:
+        await router.aclose()
+    return found
+
+
+async def _registered(model: RegisteredModel, settings: Settings) -> Finding:
+    health = await model.provider.health()
+    needed = model.name == settings.default_model
+    return Finding(
+        part=f"Model {model.name}",
+        state="ok" if health.ok else "missing" if needed else "optional",
+        detail=f"{model.provider.host}: {health.detail}",
+        remedy="" if health.ok else "Start its server, or agentfarm models remove it.",
+    )
+
+
+def _docker() -> Finding:
+    engine = Path("/var/run/docker.sock")
+    remedy = "apt-get install docker.io; the code sandbox needs it"
+    if not engine.exists():
+        return Finding(
+            part="Docker",
+            state="optional",
+            detail=f"no engine at {engine}",
+            remedy=remedy,
+        )
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(str(engine))
+        except OSError as error:
+            return Finding(
+                part="Docker",
+                state="optional",
+                detail=f"{engine}: {error.strerror or error}",
+                remedy="Start the engine, and join the group docker.",
+            )
+    return Finding(part="Docker", state="ok", detail=f"an engine answers at {engine}")
+
+
+def _gpu() -> Finding:
+    probes: dict[str, Callable[[], bool]] = {
+        "NVIDIA driver": lambda: Path("/proc/driver/nvidia/version").exists(),
+        "amdgpu driver": lambda: any(
+            Path("/sys/class/drm").glob("card*/device/mem_info_vram_total")
+        ),
+    }
+    found = [name for name, is_there in probes.items() if is_there()]
+    if found:
+        return Finding(part="GPU", state="ok", detail=", ".join(found))
+    return Finding(
+        part="GPU",
+        state="optional",
+        detail=f"No GPU found; looked for {' and '.join(probes)}",
+        remedy="Models run on the processor, slowly.",
+    )
+
+
+def _extra(part: str, module: str, extra: str) -> Finding:
+    if importlib.util.find_spec(module):
+        return Finding(part=part, state="ok", detail=f"{module} is installed")
+    return Finding(
+        part=part,
+        state="optional",
+        detail=f"{module} is not installed",
+        remedy=f"pip install 'agentfarm[{extra}]'",
+    )
+
+
+def _print_table(findings: list[Finding]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    marks = {
+        "ok": "[green]✓ ok[/]",
+        "missing": "[red]✗ missing[/]",
+        "optional": "[yellow]- optional[/]",
+    }
+    table = Table(title="AgentFarm on this machine")
+    for column in ("part", "state", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        table.add_row(
+            finding.part,
+            marks[finding.state],
+            escape(finding.detail),
+            escape(finding.remedy),
+        )
+    stdout().print(table)

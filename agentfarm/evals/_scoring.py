@@ -1,0 +1,105 @@
+"""What a scorer is given and what it returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+
+from agentfarm.errors import EvalError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+    from agentfarm.evals._suite import Task
+    from agentfarm.llm import ChatResponse
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """How good one answer is.
+
+    Attributes:
+        value: 0 for wrong to 1 for right.
+        answer: The part of the output that was judged.
+        explanation: Why, in one sentence for people.
+        metadata: Whatever else is worth keeping, as JSON values.
+
+    Raises:
+        EvalError: `value` is not a number from 0 to 1.
+    """
+
+    value: float
+    answer: str = ""
+    explanation: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.value <= 1.0 or math.isnan(self.value):
+            raise EvalError(
+                f"A score of {self.value!r} is outside 0 to 1.",
+                remedy="Scale the scorer's value.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreContext:
+    """Everything a scorer may look at.
+
+    Attributes:
+        task: The task, with its target.
+        text: The model's answer, without surrounding white space.
+        response: The whole response, with tokens, timing and tool calls.
+    """
+
+    task: Task
+    text: str
+    response: ChatResponse
+
+
+class Scorer(Protocol):
+    """Judges one answer; any function of this shape is a scorer.
+
+    It may be ``async``. An exception it raises becomes the sample's error and
+    stops nothing. It runs in the event loop, so long computations belong into a
+    thread. A scorer may have a ``name`` (else the function's is used) and a
+    ``check`` method, see `TaskCheck`.
+    """
+
+    def __call__(self, context: ScoreContext, /) -> Score | Awaitable[Score]:
+        """Judge `context.text` by `context.task`."""
+        ...
+
+
+@runtime_checkable
+class TaskCheck(Protocol):
+    """A scorer that can tell a malformed task before the run begins."""
+
+    def check(self, task: Task) -> None:
+        """Raise EvalError if `task` cannot be scored, e.g. for want of a target."""
+        ...
+
+
+def scorer_name(scorer: Scorer) -> str:
+    """What people call a scorer: its ``name``, or that of its function or class."""
+    for attribute in ("name", "__name__"):
+        name = getattr(scorer, attribute, None)
+        if isinstance(name, str) and name:
+            return name
+    return type(scorer).__name__
+
+
+def scorer_spec(scorer: Scorer) -> dict[str, Any]:
+    """What tells one scorer from another, as JSON values, for a suite's hash.
+
+    A dataclass is its name and fields. Of any other callable only its place
+    counts: an edit inside the function goes unseen.
+    """
+    if dataclasses.is_dataclass(scorer):
+        # mypy takes a dataclass type for possible here; a scorer is an instance.
+        fields = dataclasses.asdict(cast("Any", scorer))
+        return {"name": scorer_name(scorer), **fields}
+    target = scorer if hasattr(scorer, "__qualname__") else type(scorer)
+    module = getattr(target, "__module__", "")
+    return {"name": f"{module}.{getattr(target, '__qualname__', scorer_name(scorer))}"}

@@ -1,0 +1,157 @@
+"""The composition root: wires bus, Store, tracker and router together, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from anyio import CancelScope, to_thread
+
+from agentfarm.config import Settings, load_settings
+from agentfarm.errors import ConfigError
+from agentfarm.events import EventBus, EventType
+from agentfarm.llm import LLMRouter, build_router
+from agentfarm.monitoring import PerformanceTracker
+from agentfarm.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from agentfarm.events import Event
+
+__all__ = ["Runtime", "open_runtime"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Runtime:
+    """Everything a notebook, the CLI or a server works with.
+
+    It belongs to the event loop in which it was opened. Close it, or use it as
+    an async context manager, so that telemetry is flushed and a server that it
+    started can stop.
+
+    Attributes:
+        settings: As loaded.
+        bus: Carries every event.
+        store: Keeps runs, samples and requests.
+        tracker: Rolling statistics of requests since opening.
+        router: The way to the models.
+    """
+
+    settings: Settings
+    bus: EventBus
+    store: Store
+    tracker: PerformanceTracker
+    router: LLMRouter
+
+    async def aclose(self) -> None:
+        """Close the router, drain the bus, flush and close the Store.
+
+        A cancelled scope does not stop it: what was measured is kept.
+        """
+        with CancelScope(shield=True):
+            try:
+                await self.router.aclose()
+            finally:
+                try:
+                    await self.bus.aclose()
+                finally:
+                    await to_thread.run_sync(self.store.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+class _Opening:
+    """What `open_runtime` returns: await it, or enter it with `async with`."""
+
+    def __init__(self, settings: Settings | None, *, read_only: bool) -> None:
+        self._settings = settings
+        self._read_only = read_only
+        self._runtime: Runtime | None = None
+
+    def __await__(self) -> Generator[None, None, Runtime]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Runtime:
+        self._runtime = await self._open()
+        return self._runtime
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._runtime is not None:
+            await self._runtime.aclose()
+
+    async def _open(self) -> Runtime:
+        settings = self._settings or load_settings()
+        store = await to_thread.run_sync(self._open_store, settings)
+        bus = EventBus()
+        tracker = PerformanceTracker(window=settings.tracker_window)
+        tracker.attach(bus)
+        if not self._read_only:
+            bus.on(
+                lambda event: _keep(store, event),
+                EventType.LLM_RESPONSE,
+                EventType.LLM_ERROR,
+                name="store",
+            )
+        try:
+            router = build_router(settings, bus=bus)
+        except BaseException:
+            store.close()
+            raise
+        return Runtime(
+            settings=settings, bus=bus, store=store, tracker=tracker, router=router
+        )
+
+    def _open_store(self, settings: Settings) -> Store:
+        if not self._read_only:
+            try:
+                settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"AGENTFARM_HOME {settings.home} cannot be used: {error.strerror}.",
+                    remedy="Set AGENTFARM_HOME to a folder that you may write.",
+                ) from error
+        return Store.open(
+            settings.store_url,
+            flush_s=settings.store_flush_s,
+            read_only=self._read_only,
+        )
+
+
+def open_runtime(
+    settings: Settings | None = None, *, read_only: bool = False
+) -> _Opening:
+    """Open the workbench, by `await` or by `async with`.
+
+    Example: ``farm = await open_runtime()``, and ``await farm.aclose()`` at the end.
+
+    Nothing is contacted and no model is loaded before the first request.
+
+    Args:
+        settings: `load_settings()` if None.
+        read_only: Open the Store for reading and keep no telemetry.
+
+    Raises:
+        ConfigError: A setting is not valid or `home` cannot be used.
+        StoreError: The Store cannot be opened.
+    """
+    return _Opening(settings, read_only=read_only)
+
+
+def _keep(store: Store, event: Event) -> None:
+    store.add_request(event.data["record"])

@@ -1,0 +1,188 @@
+"""The public names are a promise; changing this file is changing the promise."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import agentfarm
+
+SURFACE = {"agentfarm": ["AgentFarmError",
+               "EventBus",
+               "Runtime",
+               "Settings",
+               "__version__",
+               "load_settings",
+               "open_runtime"],
+ "agentfarm.cli": ["main"],
+ "agentfarm.config": ["EmbeddedSettings",
+                      "ModelSettings",
+                      "Settings",
+                      "TimeoutSettings",
+                      "describe_problems",
+                      "load_settings"],
+ "agentfarm.errors": ["AccessDenied",
+                      "AgentFarmError",
+                      "ConfigError",
+                      "ContextOverflow",
+                      "EvalError",
+                      "ModelNotFound",
+                      "NotebookError",
+                      "ProviderError",
+                      "ProviderTimeout",
+                      "RateLimited",
+                      "RetrievalError",
+                      "SandboxError",
+                      "SandboxTimeout",
+                      "SandboxUnavailable",
+                      "StoreError",
+                      "VaultError",
+                      "VaultExpired",
+                      "VaultLocked"],
+ "agentfarm.evals": ["EvalRun",
+                     "Progress",
+                     "RunSummary",
+                     "Score",
+                     "ScoreContext",
+                     "Scorer",
+                     "Suite",
+                     "Task",
+                     "TaskCheck",
+                     "TaskResult",
+                     "choice",
+                     "exact",
+                     "includes",
+                     "json_schema",
+                     "load_run",
+                     "load_suite",
+                     "numeric",
+                     "regex",
+                     "requests_frame",
+                     "run",
+                     "run_summaries",
+                     "run_sync",
+                     "runs_frame",
+                     "samples_frame",
+                     "suite_names"],
+ "agentfarm.events": ["BusMetrics",
+                      "Event",
+                      "EventBus",
+                      "EventType",
+                      "RequestRecord",
+                      "Subscription",
+                      "SubscriptionMetrics"],
+ "agentfarm.llm": ["BreakerPolicy",
+                   "CallContext",
+                   "ChatChunk",
+                   "ChatRequest",
+                   "ChatResponse",
+                   "ChatStream",
+                   "EmbeddedProvider",
+                   "EmbeddedStatus",
+                   "Health",
+                   "LLMRouter",
+                   "Message",
+                   "ModelInfo",
+                   "ModelProgress",
+                   "ModelStatus",
+                   "OllamaProvider",
+                   "OpenAIProvider",
+                   "Provider",
+                   "PullProgress",
+                   "RecordingProvider",
+                   "RegisteredModel",
+                   "ReplayProvider",
+                   "RetryPolicy",
+                   "Role",
+                   "RouterStatus",
+                   "ServerTiming",
+                   "TaskType",
+                   "Timing",
+                   "ToolCall",
+                   "ToolCallDelta",
+                   "ToolSpec",
+                   "Usage",
+                   "add_model",
+                   "build_router",
+                   "embedded_down",
+                   "embedded_status",
+                   "embedded_up",
+                   "fetch_embedded_model",
+                   "find_embedded_model",
+                   "remove_model",
+                   "system",
+                   "user"],
+ "agentfarm.llm.providers": ["EmbeddedProvider",
+                             "OllamaProvider",
+                             "OpenAIProvider",
+                             "PullProgress",
+                             "RecordingProvider",
+                             "ReplayProvider"],
+ "agentfarm.llm.testing": ["Answer",
+                           "FakeCall",
+                           "FakeProvider",
+                           "Fault",
+                           "Reply",
+                           "SentPiece",
+                           "StubRequest",
+                           "StubServer"],
+ "agentfarm.monitoring": ["LifetimeTotals",
+                          "PerformanceSnapshot",
+                          "PerformanceTracker",
+                          "RequestStats"],
+ "agentfarm.notebook": ["Report", "execute_notebook", "execute_notebook_sync"],
+ "agentfarm.notebook.figures": ["latency_histogram",
+                                "score_by_run",
+                                "score_by_task",
+                                "tokens_per_agent",
+                                "tokens_per_second_over_time",
+                                "ttft"],
+ "agentfarm.runtime": ["Runtime", "open_runtime"],
+ "agentfarm.store": ["RunRecord", "RunStatus", "SampleRecord", "SampleStatus", "Store"]}
+
+
+def public_modules() -> list[str]:
+    """Every module whose path has no underscore; a built-in suite goes by its name."""
+    found = ["agentfarm"]
+    for module in pkgutil.walk_packages(agentfarm.__path__, "agentfarm."):
+        parts = module.name.split(".")
+        private = any(part.startswith("_") for part in parts)
+        if not private and "suites" not in parts:
+            found.append(module.name)
+    return sorted(found)
+
+
+def test_no_public_module_is_added_or_lost():
+    assert public_modules() == sorted(SURFACE)
+
+
+@pytest.mark.parametrize("name", sorted(SURFACE))
+def test_each_module_exports_exactly_these_names(name):
+    module = importlib.import_module(name)
+    assert list(module.__all__) == SURFACE[name]
+    for attribute in SURFACE[name]:
+        assert hasattr(module, attribute)
+
+
+@pytest.mark.parametrize("name", sorted(SURFACE))
+def test_every_public_name_is_documented(name):
+    module = importlib.import_module(name)
+    assert module.__doc__
+    for attribute in SURFACE[name]:
+        value = getattr(module, attribute)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), f"{name}.{attribute}"
+
+
+def test_only_the_settings_read_the_environment():
+    root = Path(agentfarm.__file__).parent
+    readers = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
+    }
+    assert readers <= {"config.py"}
