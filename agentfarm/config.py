@@ -84,7 +84,7 @@ class ModelSettings(BaseModel):
 
     name: str = Field(min_length=1)
     provider: ProviderName
-    url: str | None = None
+    url: str | None = Field(default=None, repr=False)  # may hold a password
     model: str | None = None
     context_length: int | None = Field(default=None, ge=1)
     capabilities: frozenset[str] = frozenset()
@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(default_factory=lambda: Path.home() / ".agentfarm")
-    database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)  # may hold a password
     default_model: str = "embedded"
     local_only: bool = True
     models: tuple[ModelSettings, ...] = ()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Runtime", "open_runtime"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Runtime:
     """Everything a notebook, the CLI or a server works with.
 
@@ -58,6 +58,10 @@ class Runtime:
                     await self.bus.aclose()
                 finally:
                     await to_thread.run_sync(self.store.close)
+
+    def __repr__(self) -> str:
+        names = ", ".join(dict.fromkeys(model.name for model in self.router.models))
+        return f"<Runtime in {self.settings.home}: models {names}; {self.store.url}>"
 
     async def __aenter__(self) -> Self:
         return self

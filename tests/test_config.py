@@ -78,3 +78,11 @@ def test_an_api_key_is_read_when_needed_and_never_shown(settings, monkeypatch):
     key = settings.api_key("FARM_TEST_KEY")
     assert key.get_secret_value() == "s3cret"
     assert "s3cret" not in repr(key)
+
+
+def test_a_password_in_a_url_is_not_shown(settings):
+    url = "postgresql+psycopg://farm:s3cret@db.lan/farm"
+    model = {"name": "m", "provider": "openai", "url": "http://u:s3cret@box.lan"}
+    settings = load_settings(home=settings.home, database_url=url, models=[model])
+    assert "s3cret" not in repr(settings)
+    assert settings.database_url == url

