@@ -41,7 +41,7 @@ format: $(STAMP)/dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 
 docs: $(STAMP)/docs ## Build the documentation into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Open site/index.html"
 
 bench: $(STAMP)/bench ## Measure against the peers, as ratios in one run

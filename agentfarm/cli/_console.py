@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -17,7 +17,8 @@ from agentfarm.errors import AgentFarmError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
+    from rich.table import Table
 
 T = TypeVar("T")
 
@@ -38,6 +39,25 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def table(title: str, *columns: str, right: Collection[str] = ()) -> Table:
+    """An empty table in our look; columns named in `right` are right-aligned."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in columns:
+        side: JustifyMethod = "right" if column in right else "left"
+        made.add_column(column, justify=side, overflow="fold", vertical="top")
+    return made
 
 
 def print_json(value: Any) -> None:

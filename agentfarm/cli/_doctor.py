@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from agentfarm.cli._console import JsonFlag, print_json, run_async, stdout
+from agentfarm.cli._console import JsonFlag, print_json, run_async, stdout, table
 from agentfarm.errors import AgentFarmError
 
 if TYPE_CHECKING:
@@ -266,21 +266,18 @@ def _extra(part: str, module: str, extra: str) -> Finding:
 
 def _print_table(findings: list[Finding]) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     marks = {
         "ok": "[green]✓ ok[/]",
         "missing": "[red]✗ missing[/]",
         "optional": "[yellow]- optional[/]",
     }
-    table = Table(title="AgentFarm on this machine")
-    for column in ("part", "state", "found", "what to do"):
-        table.add_column(column, overflow="fold")
+    made = table("AgentFarm on this machine", "part", "state", "found", "what to do")
     for finding in findings:
-        table.add_row(
+        made.add_row(
             finding.part,
             marks[finding.state],
             escape(finding.detail),
             escape(finding.remedy),
         )
-    stdout().print(table)
+    stdout().print(made)

@@ -13,6 +13,7 @@ from agentfarm.cli._console import (
     run_async,
     stderr,
     stdout,
+    table,
 )
 
 if TYPE_CHECKING:
@@ -138,44 +139,31 @@ def list_runs(
 ) -> None:
     """List runs, newest first."""
     with reported_errors():
-        from agentfarm.config import load_settings
-
-        if not _has_store():
-            if as_json:
-                print_json([])
-            else:
-                stdout().print(
-                    f"No runs yet in {load_settings().home}. "
-                    "Start one: agentfarm eval run smoke"
-                )
-            return
         from agentfarm.evals import run_summaries
 
-        with _open_store() as store:
-            rows = run_summaries(store, suite=suite, model=model, limit=limit)
+        rows: list[RunSummary] = []
+        if _has_store():
+            with _open_store() as store:
+                rows = run_summaries(store, suite=suite, model=model, limit=limit)
         if as_json:
             print_json([row.to_dict() for row in rows])
-        else:
+        elif rows:
             stdout().print(_runs_table(rows))
+        else:
+            which = " that fit" if suite or model else " yet"
+            stdout().print(f"No runs{which}. Start one: agentfarm eval run smoke")
 
 
 def _runs_table(rows: list[RunSummary]) -> Table:
-    from datetime import datetime
-
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title="Runs, newest first")
-    for column in ("run", "started", "suite", "model"):
-        table.add_column(column, no_wrap=column == "run", overflow="fold")
-    for column in ("score", "samples", "errors"):
-        table.add_column(column, justify="right")
-    table.add_column("status")
+    numbers = ("score", "samples", "errors")
+    made = table("Runs", "run", "suite", "model", *numbers, "status", right=numbers)
+    made.columns[0].no_wrap = True
     for row in rows:
         run = row.run
-        table.add_row(
+        made.add_row(
             run.run_id,
-            f"{datetime.fromtimestamp(run.started_at).astimezone():%Y-%m-%d %H:%M}",
             escape(run.suite),
             escape(run.model),
             "-" if row.score is None else f"{row.score:.3f}",
@@ -183,7 +171,7 @@ def _runs_table(rows: list[RunSummary]) -> Table:
             str(row.errors),
             run.status,
         )
-    return table
+    return made
 
 
 def _has_store() -> bool:

@@ -14,6 +14,7 @@ from agentfarm.cli._console import (
     reported_errors,
     stderr,
     stdout,
+    table,
 )
 
 if TYPE_CHECKING:
@@ -81,13 +82,10 @@ def _show(servers: Sequence[EmbeddedStatus], *, as_json: bool) -> None:
     if not servers:
         stdout().print("No embedded server is running. Start one: agentfarm llm up")
         return
-    from rich.table import Table
-
     for server in servers:
         memory = server.memory_bytes
-        table = Table(title=f"Embedded server {server.model}", show_header=False)
-        table.add_column()
-        table.add_column(overflow="fold")
+        made = table(f"Embedded server {server.model}", "", "")
+        made.show_header = False
         for name, value in (
             (
                 "state",
@@ -102,5 +100,5 @@ def _show(servers: Sequence[EmbeddedStatus], *, as_json: bool) -> None:
             ("file", str(server.gguf)),
             ("log", str(server.log_path)),
         ):
-            table.add_row(name, value)
-        stdout().print(table)
+            made.add_row(name, value)
+        stdout().print(made)

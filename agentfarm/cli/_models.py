@@ -14,6 +14,7 @@ from agentfarm.cli._console import (
     run_async,
     stderr,
     stdout,
+    table,
 )
 from agentfarm.cli._llm import describe
 
@@ -52,14 +53,10 @@ def list_models(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(rows)
         return
-    from rich.table import Table
-
-    table = Table(title="Models")
-    for column in ("name", "provider", "host", "model", "context", "state"):
-        table.add_column(column, overflow="fold")
+    made = table("Models", "name", "provider", "host", "model", "context", "state")
     for row in rows:
         mark = "[green]✓[/]" if row["ok"] else "[red]✗[/]"
-        table.add_row(
+        made.add_row(
             row["name"],
             row["provider"],
             row["host"],
@@ -67,7 +64,7 @@ def list_models(as_json: JsonFlag = False) -> None:
             str(row["context_length"] or "-"),
             f"{mark} {row['detail']}",
         )
-    stdout().print(table)
+    stdout().print(made)
     for row in rows:
         if row["offers"]:
             stdout().print(f"{row['host']} offers: {', '.join(row['offers'])}")

@@ -31,15 +31,25 @@ _COLUMNS = (
 
 def rich_report(run: EvalRun) -> RenderableType:
     """The results for a terminal: one row per task, and the totals."""
+    from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(_title(run)), title_justify="left", title_style="bold")
+    # Narrow enough for the built-in suites on a terminal of 80 columns.
+    table = Table(
+        title=Text(_title(run)),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
     for name in _COLUMNS:
         right = name not in {"task", "status"}
         justify: JustifyMethod = "right" if right else "left"
-        table.add_column(name, justify=justify, overflow="fold")
+        heading = name.replace(" ", "\n")
+        table.add_column(heading, justify=justify, overflow="fold", vertical="bottom")
     for task in run.tasks:
         style = "red" if task.errors else ("" if task.score >= 1 else "yellow")
         table.add_row(*(Text(cell, style=style) for cell in _cells(task)))
