@@ -16,6 +16,7 @@ from agentfarm.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
     from types import TracebackType
 
     from agentfarm.events import Event
@@ -78,9 +79,12 @@ class Runtime:
 class _Opening:
     """What `open_runtime` returns: await it, or enter it with `async with`."""
 
-    def __init__(self, settings: Settings | None, *, read_only: bool) -> None:
+    def __init__(
+        self, settings: Settings | None, *, read_only: bool, record: Path | None
+    ) -> None:
         self._settings = settings
         self._read_only = read_only
+        self._record = record
         self._runtime: Runtime | None = None
 
     def __await__(self) -> Generator[None, None, Runtime]:
@@ -113,7 +117,7 @@ class _Opening:
                 name="store",
             )
         try:
-            router = build_router(settings, bus=bus)
+            router = build_router(settings, bus=bus, record=self._record)
         except BaseException:
             store.close()
             raise
@@ -138,7 +142,10 @@ class _Opening:
 
 
 def open_runtime(
-    settings: Settings | None = None, *, read_only: bool = False
+    settings: Settings | None = None,
+    *,
+    read_only: bool = False,
+    record: Path | None = None,
 ) -> _Opening:
     """Open the workbench, by `await` or by `async with`.
 
@@ -149,12 +156,13 @@ def open_runtime(
     Args:
         settings: `load_settings()` if None.
         read_only: Open the Store for reading and keep no telemetry.
+        record: A cassette to which every answer of a model is appended.
 
     Raises:
         ConfigError: A setting is not valid or `home` cannot be used.
         StoreError: The Store cannot be opened.
     """
-    return _Opening(settings, read_only=read_only)
+    return _Opening(settings, read_only=read_only, record=record)
 
 
 def _keep(store: Store, event: Event) -> None:

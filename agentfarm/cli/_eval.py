@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,6 +54,10 @@ def run(
     resume: Annotated[
         str | None, typer.Option(help="Continue an interrupted run, by its id.")
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Append every answer to this cassette, for replay."),
+    ] = None,
     progress: Annotated[bool, typer.Option(help="Show progress while it runs.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
@@ -67,10 +72,10 @@ def run(
         "resume": resume,
         "progress": "auto" if progress else False,
     }
-    show(evaluate(suite, **options), as_json=as_json)
+    show(evaluate(suite, record=record, **options), as_json=as_json)
 
 
-def evaluate(suite: str, **options: Any) -> EvalRun:
+def evaluate(suite: str, *, record: Path | None = None, **options: Any) -> EvalRun:
     """Run a suite; an interrupt says what is kept and how to go on."""
     started: list[str] = []
 
@@ -82,7 +87,7 @@ def evaluate(suite: str, **options: Any) -> EvalRun:
         def note(event: Event) -> None:
             started.append(event.run_id or "")
 
-        async with open_runtime() as runtime:
+        async with open_runtime(record=record) as runtime:
             runtime.bus.on(note, EventType.RUN_STARTED, name="cli")
             return await evals.run(suite, runtime=runtime, **options)
 

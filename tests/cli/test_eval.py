@@ -43,6 +43,20 @@ async def test_list_and_show_find_the_run_again(cli, registered, suite):
     assert ran["run_id"] in (await cli("eval", "list")).out
 
 
+async def test_a_recorded_run_replays_without_the_server(
+    cli, registered, suite, stub, monkeypatch
+):
+    cassette = str(cli.cwd / "session.jsonl")
+    run = ("eval", "run", suite, "--json", "--model")
+    recorded = (await cli(*run, registered, "--record", cassette)).json
+    await stub.aclose()
+    monkeypatch.setenv("AGENTFARM_CASSETTE", cassette)
+    replayed = (await cli(*run, "replay")).json
+    for field in ("output", "score", "ttft_s", "latency_s", "output_tokens"):
+        recordings = {s["task"]: s[field] for s in recorded["samples"]}
+        assert {s["task"]: s[field] for s in replayed["samples"]} == recordings
+
+
 async def test_an_empty_home_says_what_to_do(cli):
     done = await cli("eval", "list")
     assert (done.code, "agentfarm eval run smoke" in done.out) == (0, True)
