@@ -167,6 +167,7 @@ SURFACE = {
         "RunStatus",
         "SampleRecord",
         "SampleStatus",
+        "SampleTally",
         "Store",
     ],
 }

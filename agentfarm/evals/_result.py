@@ -179,18 +179,17 @@ def run_summaries(
     limit: int | None = None,
 ) -> list[RunSummary]:
     """Runs with their scores, newest first."""
-    summaries = []
-    for run in store.runs(suite=suite, model=model, limit=limit):
-        samples = store.samples(run.run_id)
-        summaries.append(
-            RunSummary(
-                run=run,
-                score=_mean(sample.score or 0.0 for sample in samples),
-                samples=len(samples),
-                errors=sum(sample.status == "error" for sample in samples),
-            )
+    runs = store.runs(suite=suite, model=model, limit=limit)
+    tallies = store.tallies([run.run_id for run in runs])
+    return [
+        RunSummary(
+            run=run,
+            score=tallies[run.run_id].score,
+            samples=tallies[run.run_id].samples,
+            errors=tallies[run.run_id].errors,
         )
-    return summaries
+        for run in runs
+    ]
 
 
 def _task_result(task: str, rows: Sequence[SampleRecord]) -> TaskResult:

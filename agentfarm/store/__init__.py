@@ -10,7 +10,15 @@ from agentfarm.store._records import (
     RunStatus,
     SampleRecord,
     SampleStatus,
+    SampleTally,
 )
 from agentfarm.store._store import Store
 
-__all__ = ["RunRecord", "RunStatus", "SampleRecord", "SampleStatus", "Store"]
+__all__ = [
+    "RunRecord",
+    "RunStatus",
+    "SampleRecord",
+    "SampleStatus",
+    "SampleTally",
+    "Store",
+]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from agentfarm.errors import StoreError
 from agentfarm.store._liveness import is_gone
+from agentfarm.store._records import SampleTally
 from agentfarm.store._tables import REQUESTS, RUNS, SAMPLES, RecordTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from agentfarm.events import RequestRecord
     from agentfarm.store._database import Database
@@ -26,6 +28,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _NEAR = 5
+# Well below the number of parameters that any database takes.
+_IDS_AT_ONCE = 500
 
 
 class Reader:
@@ -65,6 +69,24 @@ class Reader:
             .order_by(column.started_at, column.sample_id),
         )
 
+    def tallies(self, run_ids: Sequence[str]) -> dict[str, SampleTally]:
+        column = SAMPLES.table.c
+        query = select(
+            column.run_id,
+            func.count(),
+            func.sum(case((column.status == "error", 1), else_=0)),
+            func.avg(func.coalesce(column.score, 0.0)),
+        ).group_by(column.run_id)
+        found = dict.fromkeys(run_ids, SampleTally())
+        for start in range(0, len(run_ids), _IDS_AT_ONCE):
+            some = run_ids[start : start + _IDS_AT_ONCE]
+            wanted = query.where(column.run_id.in_(some))
+            for run_id, samples, errors, score in self._read(partial(_rows, wanted)):
+                found[run_id] = SampleTally(
+                    samples=samples, errors=int(errors), score=float(score)
+                )
+        return found
+
     def requests(
         self, *, run_id: str | None, since: float | None, limit: int | None
     ) -> list[RequestRecord]:
@@ -101,6 +123,10 @@ class Reader:
             return self._database.read(query)
         except SQLAlchemyError as error:
             raise self._database.failure("read", error) from error
+
+
+def _rows(query: Select[Any], connection: Connection) -> list[Any]:
+    return list(connection.execute(query))
 
 
 def _records(

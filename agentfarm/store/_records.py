@@ -98,3 +98,17 @@ class SampleRecord:
     context_truncated: bool = False
     attempts: int = 1
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleTally:
+    """What the samples of one run add up to.
+
+    Attributes:
+        samples, errors: How many are kept, and how many of them have no score.
+        score: Mean, an error counting 0; None without samples.
+    """
+
+    samples: int = 0
+    errors: int = 0
+    score: float | None = None

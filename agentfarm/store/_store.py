@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from agentfarm.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from agentfarm.events import RequestRecord
     from agentfarm.store._database import Database
     from agentfarm.store._reader import Reader
-    from agentfarm.store._records import RunRecord, SampleRecord
+    from agentfarm.store._records import RunRecord, SampleRecord, SampleTally
     from agentfarm.store._writer import Writer
 
 __all__ = ["Store"]
@@ -199,6 +200,10 @@ class Store:
     def samples(self, run_id: str) -> list[SampleRecord]:
         """The samples of a run, by the full id, in the order they started."""
         return self._reading().samples(run_id)
+
+    def tallies(self, run_ids: Sequence[str]) -> dict[str, SampleTally]:
+        """How many samples each run has and their mean score, by full id."""
+        return self._reading().tallies(run_ids)
 
     def requests(
         self,

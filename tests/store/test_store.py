@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from agentfarm.errors import StoreError
-from agentfarm.store import Store
+from agentfarm.store import SampleTally, Store
 
 
 def test_import_and_open_are_apart():
@@ -60,6 +60,20 @@ def test_runs_are_newest_first_and_filtered(store, a_run):
     assert [run.run_id for run in store.runs(limit=2)] == ["r3", "r2"]
     assert [run.run_id for run in store.runs(suite="a")] == ["r2", "r1"]
     assert [run.run_id for run in store.runs(suite="a", model="x")] == ["r1"]
+
+
+def test_tallies_add_up_the_samples_of_each_run(store, a_sample):
+    store.put_sample(a_sample("s1", run_id="a", score=1.0))
+    store.put_sample(a_sample("s2", run_id="a", score=0.25))
+    store.put_sample(a_sample("s3", run_id="a", score=None, status="error"))
+    store.put_sample(a_sample("s4", run_id="b", score=0.5))
+    many = [f"none-{number}" for number in range(1200)]
+    tallies = store.tallies(["a", *many, "b"])
+    assert tallies["a"] == SampleTally(samples=3, errors=1, score=1.25 / 3)
+    assert tallies["b"] == SampleTally(samples=1, errors=0, score=0.5)
+    assert tallies["none-7"] == SampleTally()
+    assert len(tallies) == 1202
+    assert store.tallies([]) == {}
 
 
 def test_requests_are_oldest_first_and_filtered(store, a_request):
