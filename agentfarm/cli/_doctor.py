@@ -203,11 +203,16 @@ async def _servers(settings: Settings) -> list[Finding]:
 async def _registered(model: RegisteredModel, settings: Settings) -> Finding:
     health = await model.provider.health()
     needed = model.name == settings.default_model
+    host, detail = model.provider.host, health.detail
+    if model.provider.kind == "replay":
+        remedy = "Record the cassette, or correct its path."
+    else:
+        remedy = "Start its server, or take it out: agentfarm models remove"
     return Finding(
         part=f"Model {model.name}",
         state="ok" if health.ok else "missing" if needed else "optional",
-        detail=f"{model.provider.host}: {health.detail}",
-        remedy="" if health.ok else "Start its server, or agentfarm models remove it.",
+        detail=detail if host in detail else f"{host}: {detail}",
+        remedy="" if health.ok else remedy,
     )
 
 

@@ -164,7 +164,8 @@ def _runs_table(rows: list[RunSummary]) -> Table:
 
     numbers = ("score", "samples", "errors")
     made = table("Runs", "run", "suite", "model", *numbers, "status", right=numbers)
-    made.columns[0].no_wrap = True
+    made.padding = (0, 0)  # every column's width counts in 80
+    made.columns[0].no_wrap = made.columns[-1].no_wrap = True
     for row in rows:
         run = row.run
         made.add_row(

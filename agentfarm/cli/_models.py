@@ -53,21 +53,27 @@ def list_models(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(rows)
         return
-    made = table("Models", "name", "provider", "host", "model", "context", "state")
+    from rich.markup import escape
+
+    columns = ("name", "provider", "host", "model", "context", "state")
+    made = table("Models", *columns, right=("context",))
+    made.columns[2].no_wrap = made.columns[-1].no_wrap = True
     for row in rows:
-        mark = "[green]✓[/]" if row["ok"] else "[red]✗[/]"
         made.add_row(
-            row["name"],
+            escape(row["name"]),
             row["provider"],
-            row["host"],
-            row["model"],
+            escape(row["host"]),
+            escape(row["model"]),
             str(row["context_length"] or "-"),
-            f"{mark} {row['detail']}",
+            "[green]✓ ok[/]" if row["ok"] else "[red]✗ no[/]",
         )
     stdout().print(made)
     for row in rows:
-        if row["offers"]:
-            stdout().print(f"{row['host']} offers: {', '.join(row['offers'])}")
+        if not row["ok"] or row["provider"] == "embedded":
+            stdout().print(f"{row['name']}: {row['detail']}", markup=False)
+    offered = {row["host"]: ", ".join(row["offers"]) for row in rows if row["offers"]}
+    for host, offers in offered.items():
+        stdout().print(f"{host} offers: {offers}", markup=False)
     stderr().print("Add one: agentfarm models add NAME --provider ollama --url …")
 
 
@@ -158,7 +164,8 @@ async def _pull_ollama(name: str, url: str) -> None:
 def _show_step(
     bar: Progress, task: TaskID, status: str, done: int | None, total: int | None
 ) -> None:
-    bar.update(task, description=status, completed=done or 0, total=total)
+    # Steps without numbers, the last one above all, leave the bar as it stands.
+    bar.update(task, description=status, completed=done, total=total)
 
 
 @app.command("add")
@@ -215,8 +222,9 @@ def add(
         from agentfarm.llm import add_model
 
         settings = load_settings()
-        add_model(settings, {key: value for key, value in entry.items() if value})
-        _check_usable(load_settings(), name)
+        given = {key: value for key, value in entry.items() if value}
+        _check_usable(settings, given)
+        add_model(settings, given)
         stdout().print(
             f"Added {name} to {settings.config_path}. "
             f"Try it: agentfarm eval run smoke --model {name}",
@@ -224,16 +232,18 @@ def add(
         )
 
 
-def _check_usable(settings: Settings, name: str) -> None:
-    """Let the router refuse what it would refuse later, at once and by name."""
-    from agentfarm.errors import AgentFarmError
-    from agentfarm.llm import build_router, remove_model
+def _check_usable(settings: Settings, entry: dict[str, Any]) -> None:
+    """Let the router refuse what it would refuse later, before it is written."""
+    from pydantic import ValidationError
+
+    from agentfarm.config import ModelSettings
+    from agentfarm.llm import build_router
 
     try:
-        build_router(settings)
-    except AgentFarmError:
-        remove_model(settings, name)
-        raise
+        model = ModelSettings(**entry)
+    except ValidationError:
+        return  # add_model says what is wrong with it
+    build_router(settings.model_copy(update={"models": (*settings.models, model)}))
 
 
 @app.command("remove")

@@ -65,12 +65,13 @@ def _execute(notebook: Path, output: Path | None, *, html: bool) -> Report:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=stderr()) as bar:
-        task = bar.add_task(f"Executing {notebook.name}", total=None)
 
-        async def main() -> Report:
-            from agentfarm.notebook import execute_notebook
+    async def main() -> Report:
+        from agentfarm.notebook import execute_notebook
 
+        # The bar ends before an error is shown, or both would share a line.
+        with Progress(*columns, console=stderr()) as bar:
+            task = bar.add_task(f"Executing {notebook.name}", total=None)
             return await execute_notebook(
                 notebook,
                 output_dir=output or home / "reports",
@@ -80,7 +81,7 @@ def _execute(notebook: Path, output: Path | None, *, html: bool) -> Report:
                 ),
             )
 
-        return run_async(main)
+    return run_async(main)
 
 
 def _announce(report: Report) -> None:

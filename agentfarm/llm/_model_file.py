@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
     from agentfarm.config import Settings
+
+# Registered without an entry; one of another kind would redirect `make demo`.
+_RESERVED = {"embedded": "embedded", "replay": "replay"}
 
 
 def add_model(settings: Settings, entry: dict[str, Any]) -> None:
@@ -37,6 +41,12 @@ def add_model(settings: Settings, entry: dict[str, Any]) -> None:
             f"The model cannot be added: {describe_problems(error)}.",
             remedy="See agentfarm models add --help.",
         ) from None
+    own = _RESERVED.get(model.name)
+    if own is not None and model.provider != own:
+        raise ConfigError(
+            f"The name {model.name} means AgentFarm's own {own} model.",
+            remedy="Choose another name.",
+        )
     if any((k.name, k.url) == (model.name, model.url) for k in settings.models):
         raise ConfigError(
             f"A model {model.name} at {model.url or model.provider} is registered.",
@@ -78,18 +88,25 @@ def _read(path: Path) -> TOMLDocument:
     except FileNotFoundError:
         return tomlkit.document()
     except (OSError, TOMLKitError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error}.",
+            remedy="Mend or remove it, or set AGENTFARM_HOME to another folder.",
+        ) from error
 
 
 def _write(path: Path, document: TOMLDocument) -> None:
     """Replace the file in one step, so that a kill leaves the old or the new one."""
     import tomlkit
 
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_suffix(f".{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
         fresh.replace(path)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
+        with suppress(OSError):
+            fresh.unlink()
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}.",
+            remedy="Set AGENTFARM_HOME to a folder that you may write.",
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -117,7 +118,9 @@ class PostgresDatabase:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         for secret in (self._url.password, *map(self._url.query.get, _SECRETS)):
             if secret:
-                reason = reason.replace(str(secret), "***")
+                # As a word: a short password would turn up inside other words.
+                word = rf"(?<!\w){re.escape(str(secret))}(?!\w)"
+                reason = re.sub(word, "***", reason)
         return StoreError(
             f"Cannot {action} the Store at {self.label}: {reason.rstrip('.?')}.",
             remedy="Check that the server runs, and host, port, user, password and "

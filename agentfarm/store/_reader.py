@@ -112,7 +112,7 @@ class Reader:
             f"There is no run {run_id!r} {place}.",
             remedy=f"Near it: {_listed(near)}."
             if near
-            else f"The newest is {ids[0]}; Store.runs() lists all.",
+            else f"The newest is {ids[0]}; `agentfarm eval list` lists all.",
         )
 
     def _fetch(self, mapping: RecordTable[R], query: Select[Any]) -> list[R]:

@@ -32,11 +32,12 @@ COMMAND = (sys.executable, "-m", "agentfarm")
 @dataclass
 class CommandLine:
     cwd: Path
+    columns: int = 300
+    """Wide enough that no table folds what a test looks for."""
 
     @property
     def env(self) -> dict[str, str]:
-        """Wide enough that no table folds what a test looks for."""
-        return {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
+        return {**os.environ, "COLUMNS": str(self.columns), "NO_COLOR": "1"}
 
     async def __call__(self, *arguments: str) -> Finished:
         done = await anyio.run_process(

@@ -29,6 +29,13 @@ async def test_doctor_finds_a_damaged_store(cli):
     assert "agentfarm.db" in rows["Store"]["detail"]
 
 
+async def test_doctor_says_what_to_do_about_a_missing_cassette(cli, monkeypatch):
+    monkeypatch.setenv("AGENTFARM_CASSETTE", "none.jsonl")
+    rows = {row["part"]: row for row in (await cli("doctor", "--json")).json}
+    assert rows["Model replay"]["state"] == "optional"
+    assert "cassette" in rows["Model replay"]["remedy"]
+
+
 async def test_the_version_is_the_packages(cli):
     assert (await cli("--version")).out.strip() == f"agentfarm {__version__}"
 

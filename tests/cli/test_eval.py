@@ -1,6 +1,7 @@
 """`agentfarm eval`, and what a kill or an interrupt leaves."""
 
 import signal
+from pathlib import Path
 
 import anyio
 import pytest
@@ -96,6 +97,17 @@ async def test_a_server_that_is_gone_is_named_with_the_remedy(cli, suite, stub):
     assert url in done.err
     assert "What to do:" in done.err
     assert "Traceback" not in done.err
+
+
+async def test_the_list_of_runs_folds_no_status_in_80_columns(cli, registered, suite):
+    path = Path(suite)
+    path.write_text(path.read_text().replace('"say"', '"geography-of-the-world"', 1))
+    await cli("eval", "run", suite, "--model", registered)
+    cli.columns = 80
+    lines = (await cli("eval", "list")).out.splitlines()
+    assert max(map(len, lines)) <= 80
+    row = next(line for line in lines if "geography" in line)
+    assert row.split()[-5:] == ["stub", "0.833", "6/6", "0", "completed"]
 
 
 async def until_stored(cli, count: int) -> dict:

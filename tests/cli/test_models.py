@@ -28,6 +28,32 @@ async def test_a_public_host_needs_the_opt_in_and_is_not_kept(cli):
     assert "cloud" not in (await cli("models", "list")).out
 
 
+async def test_a_refused_entry_leaves_those_of_its_name_alone(cli, registered, stub):
+    add = ("models", "add", "stub", "--provider", "openai", "--url")
+    assert (await cli(*add, "https://llm.example.com")).code == 1
+    rows = {row["name"]: row for row in (await cli("models", "list", "--json")).json}
+    assert rows["stub"]["host"] == stub.url
+
+
+async def test_a_home_that_cannot_be_written_is_one_clear_error(cli, monkeypatch):
+    (cli.cwd / "link").symlink_to("/proc/none")
+    monkeypatch.setenv("AGENTFARM_HOME", str(cli.cwd / "link" / "home"))
+    add = ("models", "add", "q", "--provider", "ollama", "--url")
+    done = await cli(*add, "http://127.0.0.1:11434")
+    assert done.code == 1
+    assert "AGENTFARM_HOME" in done.err
+    assert "Traceback" not in done.err
+
+
+async def test_hosts_and_reasons_stay_readable_in_80_columns(cli, registered, stub):
+    url = stub.url
+    await stub.aclose()
+    cli.columns = 80
+    out = (await cli("models", "list")).out
+    assert f" {url} " in out
+    assert f"stub: Cannot connect to {url}" in out
+
+
 async def test_remove_takes_it_out(cli, registered):
     assert (await cli("models", "remove", "stub")).code == 0
     names = [row["name"] for row in (await cli("models", "list", "--json")).json]

@@ -56,3 +56,18 @@ def test_a_broken_file_is_named_and_left_alone(settings):
     with pytest.raises(ConfigError, match="cannot be read"):
         add_model(settings, ENTRY)
     assert settings.config_path.read_text() == "[[models"
+
+
+def test_the_names_of_our_own_models_are_not_given_away(settings):
+    with pytest.raises(ConfigError, match="means AgentFarm's own embedded model"):
+        add_model(settings, {**ENTRY, "name": "embedded"})
+    add_model(settings, {"name": "embedded", "provider": "embedded", "gguf": "/m.gguf"})
+    assert load_settings(home=settings.home).models[0].name == "embedded"
+
+
+def test_a_home_that_cannot_be_made_is_a_clear_error(settings, tmp_path):
+    (tmp_path / "file").touch()
+    bad = settings.model_copy(update={"home": tmp_path / "file" / "home"})
+    with pytest.raises(ConfigError, match="cannot be") as caught:
+        add_model(bad, ENTRY)
+    assert "AGENTFARM_HOME" in str(caught.value)

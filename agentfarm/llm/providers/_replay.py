@@ -288,8 +288,8 @@ class ReplayProvider:
         return ProviderError(
             f"The cassette {self.cassette} holds no answer to “{summary(request)}” "
             f"with these settings; it has {len(tape.recordings)} answers of {models}.",
-            remedy="Ask what was recorded, or record it: wrap the provider in "
-            "RecordingProvider(provider, cassette) and ask once.",
+            remedy="Ask what was recorded, or record it: `agentfarm eval run … "
+            "--record CASSETTE`, or RecordingProvider(provider, cassette).",
             provider=self.kind,
             host=self.host,
             model=request.model,
