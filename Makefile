@@ -25,7 +25,8 @@ install: $(STAMP)/dev ## Install everything a developer needs into .venv
 	@echo "Ready: $(BIN)/agentfarm --help"
 
 lab: $(STAMP)/lab ## Open JupyterLab on notebooks/
-	@$(BIN)/jupyter lab --notebook-dir=notebooks $(AS_ROOT)
+	@$(BIN)/jupyter lab --notebook-dir=notebooks $(AS_ROOT) \
+		--LabApp.news_url= --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 dashboards: $(STAMP)/dashboards ## Publish dashboards/ with Voila, on this machine only
 	@if ls dashboards/*.ipynb >/dev/null 2>&1; then $(BIN)/voila dashboards; else cat dashboards/README.md; fi

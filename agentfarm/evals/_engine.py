@@ -12,6 +12,7 @@ import anyio.to_thread
 from agentfarm.errors import (
     AgentFarmError,
     ConfigError,
+    EvalError,
     ModelNotFound,
     ProviderError,
 )
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # Requests without any answer, and none before them, that end a run.
 _PATIENCE = 3
+# Seconds that a run waits for a server that answered before and is gone now.
+_OUTAGE_S = 120.0
 
 Ending = Literal["completed", "interrupted", "failed"]
 
@@ -46,6 +49,8 @@ class Engine:
         self._failure: Exception | None = None
         self._answered = False
         self._silent = 0
+        self._outage = anyio.Lock()
+        self._waited_s = 0.0
 
     async def execute(self) -> EvalRun:
         """Ask all that is left; raises what `run` says."""
@@ -75,7 +80,7 @@ class Engine:
         try:
             for job in jobs:
                 self._progress.sample_started(job.task.id, job.epoch)
-                sample = await self._ask(job)
+                sample = await self._ask_when_open(job)
                 # An answer that is here is not thrown away by a cancellation.
                 with anyio.CancelScope(shield=True):
                     await self._runtime.store.put_sample_async(sample)
@@ -85,6 +90,50 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - raised again by execute()
             self._failure = self._failure or error
             self._scope.cancel()
+
+    async def _ask_when_open(self, job: Job) -> SampleRecord:
+        """Ask; but where the router would refuse to, wait until it would not.
+
+        Otherwise a server that is away for a second, or wants a pause, would turn
+        all samples that are left into errors within that second. One worker waits
+        and probes, the others wait for it.
+
+        Raises:
+            EvalError: The server stayed away for `_OUTAGE_S`; a dead server shall
+                not pass for a low score.
+        """
+        if self._blocked_s() is None:
+            return await self._ask(job)
+        async with self._outage:
+            while blocked_s := self._blocked_s():
+                if self._waited_s >= _OUTAGE_S:
+                    raise self._gave_up()
+                wait_s = min(blocked_s, _OUTAGE_S - self._waited_s)
+                self._waited_s += wait_s
+                await anyio.sleep(wait_s)
+            if self._blocked_s() is not None:
+                return await self._ask(job)
+        return await self._ask(job)
+
+    def _blocked_s(self) -> float | None:
+        """Seconds until the router may ask the model; None if it may as it is."""
+        lanes = [
+            lane
+            for lane in self._runtime.router.status().models
+            if lane.name == self._record.model
+        ]
+        if any(lane.circuit == "closed" and not lane.blocked_s for lane in lanes):
+            return None
+        return min(lane.blocked_s for lane in lanes)
+
+    def _gave_up(self) -> EvalError:
+        record = self._record
+        return EvalError(
+            f"{record.model} could not be asked for {_OUTAGE_S:g} s; "
+            f"{len(self._samples)} of {record.planned_samples} samples are kept.",
+            remedy="Bring its server back and continue: agentfarm eval run "
+            f"{record.suite} --resume {record.run_id}",
+        )
 
     async def _ask(self, job: Job) -> SampleRecord:
         request = make_request(job, self._plan)
@@ -98,6 +147,7 @@ class Engine:
             attempt.error = error
         else:
             self._answered = True
+            self._waited_s = 0.0
             await attempt.judge()
         return attempt.record()
 

@@ -41,7 +41,8 @@ async def run(
 
     Every sample is in the Store before it counts as finished. What goes wrong
     with one sample, in the model or in the scorer, is kept as data: its status
-    is ``error``. Cancelling closes the requests in flight and leaves the run as
+    is ``error``. A server that answered before and is gone is waited for, two
+    minutes in all; then the run ends as ``failed``, to be resumed. Cancelling closes the requests in flight and leaves the run as
     ``interrupted``, to be resumed. Published are RUN_STARTED, SAMPLE_COMPLETED
     for each sample, and at the end RUN_COMPLETED, or INTERRUPT.
 

@@ -54,7 +54,7 @@ class Attempt:
             task=job.task.id,
             epoch=job.epoch,
             status="error" if score is None else "ok",
-            score=None if score is None else score.value,
+            score=None if score is None else float(score.value),
             input=_input(self.request),
             target=" | ".join(job.task.targets),
             output=self._output(),

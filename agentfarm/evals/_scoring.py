@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from agentfarm.errors import EvalError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable
 
     from agentfarm.evals._suite import Task
     from agentfarm.llm import ChatResponse
@@ -27,7 +28,8 @@ class Score:
         metadata: Whatever else is worth keeping, as JSON values.
 
     Raises:
-        EvalError: `value` is not a number from 0 to 1.
+        EvalError: `value` is not a number from 0 to 1, or another field could not
+            be kept.
     """
 
     value: float
@@ -40,6 +42,13 @@ class Score:
             raise EvalError(
                 f"A score of {self.value!r} is outside 0 to 1.",
                 remedy="Scale the scorer's value.",
+            )
+        # A row that the Store refuses would end the run, not just this sample.
+        explanation: object = self.explanation  # a scorer is not type-checked
+        if not isinstance(explanation, str) or not isinstance(self.metadata, Mapping):
+            raise EvalError(
+                f"A score has explanation={explanation!r}, metadata={self.metadata!r}.",
+                remedy="Give it a text and a mapping, or leave them out.",
             )
 
 

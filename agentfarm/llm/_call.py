@@ -296,9 +296,11 @@ class Call:
         if self._admission is None:
             return
         if error is self._stop:
-            # A host that stays silent until the deadline counts as ill.
+            # A host that stays silent until the deadline counts as ill, unless the
+            # queue and earlier attempts had used up most of the time.
             silent = isinstance(error, ProviderTimeout) and not self.outcome.chunks
-            verdict = False if silent else None
+            in_time = self._deadline - self._sent >= (self._total_s or 0.0) / 2
+            verdict = False if silent and in_time else None
         else:
             verdict = is_well(error)
         if verdict is None:

@@ -191,9 +191,10 @@ class LLMRouter:
         return list(by_id.values())
 
     def _status(self, health: dict[int, Health]) -> RouterStatus:
+        now = self._means.clock()
         return RouterStatus(
             models=tuple(
-                ModelStatus.of(lane, health.get(id(lane.entry.provider)))
+                ModelStatus.of(lane, health.get(id(lane.entry.provider)), now)
                 for lane in self._lanes
             )
         )

@@ -40,6 +40,8 @@ class ModelStatus:
         active, waiting, limit: Requests on the host now, in its queue, and at once.
         circuit: ``closed``, ``open`` or ``half-open``.
         probe_in_s: Seconds until an open circuit lets a probe through.
+        blocked_s: Seconds until it may be asked, for its circuit or because it
+            said so (``Retry-After``); 0 if it may.
         latency_s: Moving average of end-to-end latency; None before an answer.
         completed, failed: Attempts that ended so.
         last_error: Of the newest failed attempt.
@@ -57,6 +59,7 @@ class ModelStatus:
     limit: int
     circuit: BreakerState
     probe_in_s: float
+    blocked_s: float
     latency_s: float | None
     completed: int
     failed: int
@@ -64,8 +67,8 @@ class ModelStatus:
     health: Health | None
 
     @classmethod
-    def of(cls, lane: Lane, health: Health | None) -> ModelStatus:
-        """Read a lane."""
+    def of(cls, lane: Lane, health: Health | None, now: float) -> ModelStatus:
+        """Read a lane at `now`, on the router's clock."""
         entry = lane.entry
         return cls(
             name=entry.name,
@@ -79,6 +82,7 @@ class ModelStatus:
             limit=lane.gate.limit,
             circuit=lane.breaker.state,
             probe_in_s=lane.breaker.probe_in_s,
+            blocked_s=lane.blocked_s(now),
             latency_s=lane.latency_s,
             completed=lane.completed,
             failed=lane.failed,

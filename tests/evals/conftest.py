@@ -22,7 +22,10 @@ def farm(settings, tmp_path) -> Callable:
 
     @asynccontextmanager
     async def open_farm(
-        provider: FakeProvider, *, max_concurrency: int = 4
+        provider: FakeProvider,
+        *,
+        max_concurrency: int = 4,
+        breaker: BreakerPolicy | None = None,
     ) -> AsyncGenerator[Runtime]:
         store = Store.open(f"sqlite:///{tmp_path / 'evals.db'}")
         bus = EventBus()
@@ -44,7 +47,7 @@ def farm(settings, tmp_path) -> Callable:
             ],
             bus=bus,
             retry=RetryPolicy(rounds=1),
-            breaker=BreakerPolicy(failures=1_000_000),
+            breaker=breaker or BreakerPolicy(failures=1_000_000),
         )
         runtime = Runtime(
             settings=settings.model_copy(update={"default_model": "fake"}),

@@ -16,7 +16,7 @@ from agentfarm.errors import (
 )
 from agentfarm.evals import Score, Suite, Task, exact, json_schema, load_run, run
 from agentfarm.events import EventType
-from agentfarm.llm import Health, Usage
+from agentfarm.llm import BreakerPolicy, Health, Usage
 from agentfarm.llm.testing import Answer, FakeProvider
 
 QUIET = {"progress": False}
@@ -118,7 +118,16 @@ async def test_a_scorers_failure_is_data(farm):
     def too_much(context):
         return Score(value=2)
 
-    scorers = {"slow": slow, "fails": fails, "wrong": wrong, "too_much": too_much}
+    def unkept(context):
+        return Score(value=1.0, explanation=None)
+
+    scorers = {
+        "slow": slow,
+        "fails": fails,
+        "wrong": wrong,
+        "too_much": too_much,
+        "unkept": unkept,
+    }
     suite = Suite(
         name="s",
         tasks=tuple(
@@ -137,6 +146,7 @@ async def test_a_scorers_failure_is_data(farm):
         ("fails", "ValueError", "no idea"),
         ("wrong", "EvalError", "returned a bool"),
         ("too_much", "EvalError", "outside 0 to 1"),
+        ("unkept", "EvalError", "explanation=None"),
     ]:
         sample = by_task[name]
         assert (sample.status, sample.score) == ("error", None)
@@ -144,8 +154,8 @@ async def test_a_scorers_failure_is_data(farm):
         assert words in sample.error
         assert sample.output == "hi there"
         assert sample.latency_s is not None
-    assert result.errors == 3
-    assert result.score == 0.5 / 4
+    assert result.errors == 4
+    assert result.score == 0.5 / 5
 
 
 async def test_what_a_scorer_adds_is_made_json(farm):
@@ -281,6 +291,46 @@ async def test_silence_later_is_data(farm, make_suite):
     async with farm(fake, max_concurrency=1) as runtime:
         result = await run(make_suite(5), runtime=runtime, **QUIET)
     assert (result.run.status, result.errors) == ("completed", 4)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_an_outage_costs_only_what_was_asked_meanwhile(
+    farm, make_suite, concurrency
+):
+    gone = [ProviderError("nobody there", retryable=True)] * 3
+    fake = FakeProvider(["1", *gone], default=Answer("x", first_delay_s=0.05))
+    policy = BreakerPolicy(failures=2, open_s=0.2, max_open_s=0.2)
+    async with farm(fake, max_concurrency=concurrency, breaker=policy) as runtime:
+        result = await run(make_suite(12), runtime=runtime, **QUIET)
+    errors = [sample.error for sample in result.samples if sample.error]
+    assert errors == ["nobody there"] * 3
+    assert len(fake.calls) == 12
+
+
+async def test_an_outage_is_not_waited_for_without_end(farm, make_suite, monkeypatch):
+    monkeypatch.setattr("agentfarm.evals._engine._OUTAGE_S", 0.3)
+    gone = ProviderError("nobody there", retryable=True)
+    policy = BreakerPolicy(failures=2, open_s=0.2, max_open_s=60.0)
+    fake = FakeProvider(["1"], default=gone)
+    async with farm(fake, max_concurrency=2, breaker=policy) as runtime:
+        with anyio.fail_after(10), pytest.raises(EvalError) as caught:
+            await run(make_suite(30), runtime=runtime, **QUIET)
+        kept = load_run(runtime.store)
+    assert "could not be asked" in str(caught.value)
+    assert f"--resume {kept.run.run_id}" in str(caught.value)
+    assert kept.run.status == "failed"
+    assert 1 < len(kept.samples) < 10
+
+
+async def test_a_pause_that_the_server_wants_is_kept(farm, make_suite):
+    limited = RateLimited("slow down", retryable=True)
+    limited.retry_after_s = 0.3
+    fake = FakeProvider(["1", limited], default="x")
+    async with farm(fake, max_concurrency=1) as runtime:
+        result = await run(make_suite(8), runtime=runtime, **QUIET)
+    assert result.run.status == "completed"
+    assert [s.error for s in result.samples if s.error] == ["slow down"]
+    assert len(fake.calls) == 8
 
 
 async def test_a_store_that_fails_fails_the_run(farm, make_suite, echo, monkeypatch):

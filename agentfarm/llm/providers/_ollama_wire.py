@@ -217,12 +217,12 @@ def truncation_warning(request: ChatRequest, counted: int | None) -> str | None:
 
 
 def _prompt_bytes(request: ChatRequest) -> int:
+    """Without the thinking of past turns, which most chat templates leave out."""
     return sum(
         len(text.encode())
         for message in request.messages
         for text in (
             message.content,
-            message.reasoning,
             *(call.raw_arguments for call in message.tool_calls),
         )
     )

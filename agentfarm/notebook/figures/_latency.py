@@ -44,9 +44,7 @@ def latency_histogram(requests: pd.DataFrame) -> go.Figure:
     figure = _draw_latencies(rows)
     style.dress(figure, title=title, notes=_latency_notes(rows))
     figure.update_layout(barmode="stack", bargap=0.04, height=400, showlegend=True)
-    figure.update_xaxes(
-        title="Latency, request sent to last token (s)", rangemode="tozero"
-    )
+    figure.update_xaxes(title="Latency, to the last token (s)", rangemode="tozero")
     figure.update_yaxes(title="Requests", rangemode="tozero")
     return figure
 
@@ -83,7 +81,9 @@ def ttft(frame: pd.DataFrame, *, by: str = "model") -> go.Figure:
         colour = style.cycle(style.SERIES, index if len(groups) <= 5 else 0)
         _add_box(figure, str(label), values, colour)
     style.dress(figure, title=f"{title} by {by}", notes=_wait_notes(rows))
-    figure.update_layout(height=140 + max(120, 30 * len(groups)), showlegend=False)
+    figure.update_layout(
+        height=style.height(140, max(4, len(groups)), 30), showlegend=False
+    )
     figure.update_xaxes(title="Time to first token (s)", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", dtick=1)
     return figure
@@ -93,7 +93,7 @@ def _waits(frame: pd.DataFrame, by: str) -> pd.DataFrame:
     """Per request its group, its load time and its wait without it, seconds."""
     load_s = style.numbers(frame, "load_s").fillna(0.0)
     wait_s = (style.numbers(frame, "ttft_s") - load_s).clip(lower=0.0)
-    group = [style.name(value, f"no {by}") for value in frame[by]]
+    group = style.labels(frame[by].tolist(), f"no {by}")
     return pd.DataFrame({"wait_s": wait_s, "load_s": load_s, "group": group})
 
 

@@ -37,7 +37,10 @@ def score_by_task(samples: pd.DataFrame) -> go.Figure:
     style.check_columns(samples, (*needed, *told), "score_by_task")
     if samples.empty:
         return style.blank("Score by task", f"No samples yet. {style.RUN_FIRST}")
-    rows = samples.assign(score=style.numbers(samples, "score"))
+    rows = samples.assign(
+        score=style.numbers(samples, "score"),
+        task=style.labels(samples["task"].tolist()),
+    )
     figure = _draw_scores(rows)
     style.dress(figure, title="Score by task", notes=_score_notes(rows))
     return figure
@@ -88,14 +91,14 @@ def _draw_scores(rows: pd.DataFrame) -> go.Figure:
     _add_errors(figure, rows[rows["score"].isna()])
     figure.update_layout(
         barmode="group",
-        height=140 + 24 * len(tasks) * max(1.0, 0.6 * len(runs)),
+        height=style.height(140, len(tasks), 24 * max(1.0, 0.6 * len(runs))),
         showlegend=len(runs) > 1,
     )
     end = 1.3 if rows["score"].isna().any() else 1.08
     figure.update_xaxes(
         title="Score (0 to 1)", range=[0, end], tickvals=[0, 0.25, 0.5, 0.75, 1]
     )
-    order = [style.name(task) for task in reversed(tasks)]
+    order = list(reversed(tasks))
     figure.update_yaxes(categoryorder="array", categoryarray=order, dtick=1)
     return figure
 
@@ -120,7 +123,7 @@ def _add_bars(
     figure.add_bar(
         orientation="h",
         name=style.name(run_id),
-        y=[style.name(task) for task in shown],
+        y=shown,
         x=means,
         text=[f"{mean:.2f}" for mean in means],
         textposition="outside",
@@ -154,7 +157,7 @@ def _add_epochs(figure: go.Figure, rows: pd.DataFrame) -> None:
     """The single samples behind the mean."""
     figure.add_scatter(
         x=rows["score"].tolist(),
-        y=[style.name(task) for task in rows["task"]],
+        y=rows["task"].tolist(),
         mode="markers",
         name="one epoch",
         marker={
@@ -175,7 +178,7 @@ def _add_errors(figure: go.Figure, rows: pd.DataFrame) -> None:
     groups = list(rows.groupby("task"))
     figure.add_scatter(
         x=[_ERROR_X] * len(groups),
-        y=[style.name(task) for task, _ in groups],
+        y=[task for task, _ in groups],
         mode="markers+text",
         name="no score",
         text=[style.count(len(group), "error") for _, group in groups],
@@ -221,14 +224,14 @@ def _task_hover(task: Any, rows: pd.DataFrame) -> str:
         return _sample_hover(rows.to_dict("records")[0])
     scored = int(rows["score"].count())
     return (
-        f"<b>{style.name(task)}</b><br>mean score {rows['score'].mean():.2f} "
+        f"<b>{task}</b><br>mean score {rows['score'].mean():.2f} "
         f"over {style.count(scored, 'sample')}, {len(rows) - scored} without a score"
     )
 
 
 def _sample_hover(row: dict[Any, Any]) -> str:
     lines = [
-        f"<b>{style.name(row['task'])}</b>, epoch {row['epoch']}",
+        f"<b>{row['task']}</b>, epoch {row['epoch']}",
         f"score {row['score']:.2f}",
         f"expected: {style.prose(row['target'])}",
         f"answered: {style.prose(row['output'])}",
@@ -238,7 +241,7 @@ def _sample_hover(row: dict[Any, Any]) -> str:
 
 
 def _error_hover(task: Any, rows: pd.DataFrame) -> str:
-    lines = [f"<b>{style.name(task)}</b>: no score"]
+    lines = [f"<b>{task}</b>: no score"]
     for row in rows.head(3).to_dict("records"):
         kind = style.name(row["error_type"], "no reason given")
         lines.append(f"epoch {row['epoch']}: {kind} {style.prose(row['error'])}")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import html
 import textwrap
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from agentfarm.errors import EvalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 # Okabe and Ito's palette. Black and yellow are left out: each vanishes on one of
 # the two backgrounds. Vermillion is kept for what went wrong.
@@ -35,6 +37,9 @@ CLEAR = "rgba(0, 0, 0, 0)"
 RUN_FIRST = 'Run a suite first: run = await evals.run("smoke", runtime=farm)'
 _HOVER_WIDTH = 70
 _HOVER_LIMIT = 280
+_NOTES_WIDTH = 70
+# Browsers draw no picture of any height, and nobody scrolls through one.
+_TALLEST = 6000
 
 
 def check_columns(frame: pd.DataFrame, columns: Iterable[str], figure: str) -> None:
@@ -65,7 +70,7 @@ def blank(title: str, sentence: str) -> go.Figure:
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.add_annotation(
-        text="<br>".join(textwrap.wrap(html.escape(sentence, quote=False), 90)),
+        text="<br>".join(textwrap.wrap(html.escape(sentence, quote=False), 50)),
         x=0.5,
         y=0.5,
         xref="paper",
@@ -122,12 +127,20 @@ def dress(figure: go.Figure, *, title: str, notes: Sequence[str] = ()) -> None:
 
 
 def _lines(notes: Sequence[str]) -> str:
-    return "<br>".join(textwrap.wrap(" · ".join(notes), 110))
+    """Notes in lines that fit a narrow page, none broken in two."""
+    lines: list[str] = []
+    for note in notes:
+        if lines and len(lines[-1]) + len(note) < _NOTES_WIDTH:
+            lines[-1] += f" · {note}"
+        else:
+            lines.append(note)
+    return "<br>".join(lines)
 
 
 def numbers(frame: pd.DataFrame, column: str) -> pd.Series[float]:
-    """A column as floats, NaN where it is unknown."""
-    return pd.to_numeric(frame[column], errors="coerce").astype("float64")
+    """A column as floats, NaN where it is unknown or no finite number."""
+    values = pd.to_numeric(frame[column], errors="coerce").astype("float64")
+    return values.where(np.isfinite(values))
 
 
 def times(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
@@ -137,6 +150,11 @@ def times(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
     title names the zone.
     """
     return pd.to_datetime(frame[column], utc=True).dt.tz_localize(None)
+
+
+def height(base: int, rows: int, per_row: float) -> int:
+    """Pixels for so many rows; beyond a limit they get thinner: zoom in."""
+    return round(min(base + per_row * rows, _TALLEST))
 
 
 def iso(instants: pd.Series[Any]) -> list[str]:
@@ -158,9 +176,31 @@ def seconds(value_s: float) -> str:
 
 def name(value: Any, absent: str = "unknown", *, limit: int = 40) -> str:
     """A label as Plotly shows it verbatim: it takes text for HTML."""
-    text = absent if value is None or pd.isna(value) or value == "" else str(value)
+    text = _full(value, absent)
     short = text if len(text) <= limit else text[: limit - 1] + "…"
     return html.escape(short, quote=False)
+
+
+def labels(values: Collection[Any], absent: str = "unknown") -> list[str]:
+    """A label for each value, never one label for two values.
+
+    An axis merges what is labelled alike, as long names that begin alike would be.
+    """
+    given: dict[str, str] = {}
+    alike: Counter[str] = Counter()
+    for value in values:
+        key = _full(value, absent)
+        if key not in given:
+            short = name(key)
+            alike[short] += 1
+            number = alike[short]
+            given[key] = short if number == 1 else f"{short} ({number})"
+    return [given[_full(value, absent)] for value in values]
+
+
+def _full(value: Any, absent: str) -> str:
+    unknown = value is None or pd.isna(value) or value == ""
+    return absent if unknown else str(value)
 
 
 def prose(value: Any) -> str:

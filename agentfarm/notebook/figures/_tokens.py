@@ -70,7 +70,7 @@ def tokens_per_agent(requests: pd.DataFrame) -> go.Figure:
     if requests.empty:
         return style.blank(title, f"No requests yet. {style.RUN_FIRST}")
     rows = requests.assign(
-        agent=[style.name(agent, "no agent") for agent in requests["agent"]],
+        agent=style.labels(requests["agent"].tolist(), "no agent"),
         input_tokens=style.numbers(requests, "input_tokens"),
         output_tokens=style.numbers(requests, "output_tokens"),
     )
@@ -113,7 +113,7 @@ def _draw_tokens(rows: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     _add_tokens(figure, totals["input_tokens"][order], groups, "input", 0)
     _add_tokens(figure, totals["output_tokens"][order], groups, "output", 1)
-    figure.update_layout(barmode="stack", height=190 + 34 * len(order))
+    figure.update_layout(barmode="stack", height=style.height(190, len(order), 34))
     figure.update_xaxes(title="Tokens", rangemode="tozero")
     figure.update_yaxes(categoryorder="array", categoryarray=list(order), dtick=1)
     return figure

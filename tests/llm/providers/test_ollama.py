@@ -319,6 +319,16 @@ async def test_silent_truncation(hear, provider, send, num_ctx, counted, cut):
         assert f"kept {counted} of about 5000" in response.warnings[0]
 
 
+async def test_thinking_that_a_template_leaves_out_is_not_taken_for_cut(
+    hear, provider, send
+):
+    send(part(content="x"), DONE | {"prompt_eval_count": 40})
+    past = Message(role="assistant", content="Blue.", reasoning=WORDS)
+    turns = (user("A colour?"), past, user("Another?"))
+    request = ChatRequest(model="qwen", messages=turns, context_length=4096)
+    assert not (await hear(provider, request)).response.context_truncated
+
+
 async def test_a_short_prompt_is_not_taken_for_a_cut_one(hear, provider, send, ask):
     send(part(content="x"), DONE | {"prompt_eval_count": 2050})
     assert not (await hear(provider, ask)).response.context_truncated

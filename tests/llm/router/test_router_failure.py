@@ -17,6 +17,8 @@ from agentfarm.events import EventType
 from agentfarm.llm import (
     BreakerPolicy,
     ChatRequest,
+    LLMRouter,
+    RegisteredModel,
     RetryPolicy,
     user,
 )
@@ -289,3 +291,26 @@ async def test_a_host_that_stays_silent_until_the_deadline_counts_as_ill(make):
     with pytest.raises(ProviderTimeout):
         await router.complete(ask(timeouts=TimeoutSettings(total_s=0.03)))
     assert router.status().models[0].circuit == "open"
+
+
+async def test_a_deadline_that_the_queue_used_up_says_nothing_of_the_host():
+    fake = FakeProvider(Answer("x", first_delay_s=0.2))
+    router = LLMRouter(
+        [RegisteredModel(name="m", provider=fake, max_concurrency=1)],
+        breaker=BreakerPolicy(failures=1),
+    )
+    results = []
+
+    async def complete():
+        try:
+            await router.complete(ask(timeouts=TimeoutSettings(total_s=0.3)))
+            results.append("answered")
+        except ProviderTimeout:
+            results.append("late")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(complete)
+        tasks.start_soon(complete)
+    assert results == ["answered", "late"]
+    assert len(fake.calls) == 2
+    assert router.status().models[0].circuit == "closed"

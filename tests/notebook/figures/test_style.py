@@ -96,3 +96,40 @@ def test_the_package_loads_no_plotly_before_a_figure_is_asked_for():
 )
 def test_seconds_are_told_in_the_unit_that_fits(value_s, text):
     assert style.seconds(value_s) == text
+
+
+PREFIX = "Summarise the quarterly report of the north "
+
+
+def test_names_that_begin_alike_are_not_merged(samples, requests):
+    frame = samples(
+        {"task": f"{PREFIX}1", "score": 1.0, "ttft_s": 0.1},
+        {"task": f"{PREFIX}2", "score": 0.0, "ttft_s": 0.3},
+    )
+    bars = figures.score_by_task(frame).data[0]
+    assert len(set(bars.y)) == 2
+    assert bars.x == (1.0, 0.0)
+    boxes = figures.ttft(frame, by="task").data
+    assert [box.median for box in boxes] == [(0.1,), (0.3,)]
+    assert len({box.y for box in boxes}) == 2
+    spent = requests(
+        {"agent": f"{PREFIX}1", "input_tokens": 5},
+        {"agent": f"{PREFIX}2", "input_tokens": 7},
+        {"agent": f"{PREFIX}2", "input_tokens": 7},
+    )
+    assert sorted(figures.tokens_per_agent(spent).data[0].x) == [5.0, 14.0]
+
+
+def test_a_number_that_is_not_finite_is_unknown(requests):
+    frame = requests({"latency_s": 0.2}, {"latency_s": 0.4})
+    frame.loc[1, "latency_s"] = float("inf")
+    figure = figures.latency_histogram(frame)
+    assert sum(figure.data[0].y) == 1
+    assert "1 of unknown latency" in figure.layout.title.subtitle.text
+
+
+def test_a_figure_of_many_rows_is_not_endlessly_tall(samples):
+    frame = samples(*({"task": f"task {number}"} for number in range(400)))
+    assert figures.score_by_task(frame).layout.height <= 6000
+    assert figures.ttft(frame, by="task").layout.height <= 6000
+    assert len(figures.score_by_task(frame).data[0].y) == 400
