@@ -241,6 +241,12 @@ class NotebookProgress(_Counting):
             self._postfix(status=run.status)
             self._bar.refresh()
             self._bar.close()
+        if run.status in {"interrupted", "failed"}:
+            # Above the traceback, which says nothing of what is kept.
+            sys.stderr.write(
+                f"Run {run.run_id} is {run.status}; every finished sample is kept. "
+                f"Continue: evals.run(…, resume={run.run_id!r})\n"
+            )
 
     def _postfix(self, **more: str) -> None:
         tally = self.tally

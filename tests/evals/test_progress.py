@@ -180,6 +180,8 @@ def test_the_notebook_bar_counts_and_shows_the_score(capsys):
     assert "3/4" in shown
     assert "score=0.33" in shown
     assert "status=interrupted" in shown
+    assert "Run r1 is interrupted" in shown
+    assert "resume='r1'" in shown
 
 
 def test_the_tally_counts_time_to_go_from_fresh_samples(monkeypatch):
