@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -98,7 +99,7 @@ def evaluate(suite: str, *, record: Path | None = None, **options: Any) -> EvalR
         console = stderr()
         console.print("[yellow]Interrupted.[/] Every finished sample is kept.")
         if started:
-            again = f"agentfarm eval run {suite} --resume {started[0]}"
+            again = f"agentfarm eval run {quote(suite)} --resume {started[0]}"
             console.print(f"Look at it: agentfarm eval show {started[0]}")
             console.print(f"Continue:   {again}", soft_wrap=True)
         raise typer.Exit(130) from None

@@ -131,8 +131,8 @@ class Engine:
         return EvalError(
             f"{record.model} could not be asked for {_OUTAGE_S:g} s; "
             f"{len(self._samples)} of {record.planned_samples} samples are kept.",
-            remedy="Bring its server back and continue: agentfarm eval run "
-            f"{record.suite} --resume {record.run_id}",
+            remedy="Bring its server back and run the same suite again with "
+            f"resume={record.run_id!r}, or --resume {record.run_id}.",
         )
 
     async def _ask(self, job: Job) -> SampleRecord:

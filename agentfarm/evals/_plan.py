@@ -126,11 +126,17 @@ async def _resumed(
             concurrency=options.concurrency or previous.concurrency,
         )
     )
-    jobs = _jobs(suite.tasks[: previous.config.get("limit")], record)
+    planned = _jobs(suite.tasks[: previous.config.get("limit")], record)
+    jobs = tuple(job for job in planned if job.sample_id not in done)
+    if not jobs and previous.status == "completed":
+        raise EvalError(
+            f"Run {previous.run_id} is complete: nothing is left to ask.",
+            remedy=f"Look at it: agentfarm eval show {previous.run_id}",
+        )
     return Plan(
         suite=suite,
         record=record,
-        jobs=tuple(job for job in jobs if job.sample_id not in done),
+        jobs=jobs,
         finished=finished,
         models=models,
     )

@@ -163,6 +163,10 @@ async def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
     assert len(done.json["samples"]) == 6
     assert len(stub.chats) - asked == 3
 
+    again = await cli("eval", "run", suite, "--resume", shown["run_id"])
+    assert (again.code, "nothing is left to ask" in again.err) == (1, True)
+    assert (await cli("eval", "show", "--json")).json == done.json
+
 
 async def test_kill_9_loses_no_finished_sample(cli, registered, suite, stub):
     stall_at(stub, "say 5")
