@@ -7,7 +7,14 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,7 +26,9 @@ from agentfarm.errors import ConfigError
 
 __all__ = [
     "EmbeddedSettings",
+    "LimitSettings",
     "ModelSettings",
+    "SandboxSettings",
     "Settings",
     "TimeoutSettings",
     "describe_problems",
@@ -95,6 +104,53 @@ class ModelSettings(BaseModel):
     gguf: Path | None = None
 
 
+class LimitSettings(BaseModel):
+    """Limits of one run in the sandbox; None leaves the default of `Limits`.
+
+    Sizes are bytes, or text with a unit such as ``512MiB``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    memory_bytes: ByteSize | None = Field(default=None, gt=0)
+    cpus: float | None = Field(default=None, gt=0)
+    pids: int | None = Field(default=None, gt=0)
+    open_files: int | None = Field(default=None, gt=0)
+    file_size_bytes: ByteSize | None = Field(default=None, gt=0)
+    work_bytes: ByteSize | None = Field(default=None, gt=0)
+    work_inodes: int | None = Field(default=None, gt=0)
+    tmp_bytes: ByteSize | None = Field(default=None, gt=0)
+    tmp_inodes: int | None = Field(default=None, gt=0)
+    shm_bytes: ByteSize | None = Field(default=None, gt=0)
+    output_bytes: ByteSize | None = Field(default=None, gt=0)
+    collect_files: int | None = Field(default=None, gt=0)
+    collect_bytes: ByteSize | None = Field(default=None, gt=0)
+
+
+class SandboxSettings(BaseModel):
+    """Where code that a model wrote runs.
+
+    Attributes:
+        backend: ``auto`` takes Docker, else bubblewrap, else refuses.
+        image: Docker image with `python3`; our own if None.
+        runtime: OCI runtime of the engine, e.g. ``runsc``; its default if None.
+        pool: Containers kept ready while a sandbox is open.
+        concurrency: Runs at once; twice the processors if None.
+        timeout_s: Wall time of a run that names none, seconds.
+        limits: What a run may use.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: Literal["auto", "docker", "bubblewrap"] = "auto"
+    image: str | None = Field(default=None, min_length=1)
+    runtime: str | None = Field(default=None, min_length=1)
+    pool: int = Field(default=2, ge=0)
+    concurrency: int | None = Field(default=None, ge=1)
+    timeout_s: float = Field(default=60.0, gt=0)
+    limits: LimitSettings = LimitSettings()
+
+
 class Settings(BaseSettings):
     """What a person can set, frozen after loading.
 
@@ -115,6 +171,9 @@ class Settings(BaseSettings):
             ``recorded`` waits as the recording did.
         tracker_window: Requests in the rolling window of PerformanceTracker.
         store_flush_s: Longest time that telemetry waits for its batch, seconds.
+        docker_host: URL of the Docker engine; ``DOCKER_HOST``, else the local
+            engine's socket, if None.
+        sandbox: Where code that a model wrote runs.
     """
 
     model_config = SettingsConfigDict(
@@ -136,6 +195,8 @@ class Settings(BaseSettings):
     cassette_speed: Literal["exact", "fast", "recorded"] = "exact"
     tracker_window: int = Field(default=1000, ge=1)
     store_flush_s: float = Field(default=0.2, gt=0)
+    docker_host: str | None = Field(default=None, repr=False)  # may hold a user name
+    sandbox: SandboxSettings = SandboxSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -209,7 +270,12 @@ def load_settings(**explicit: Any) -> Settings:
         raise ConfigError(
             f"agentfarm.toml is not valid TOML: {error}.", remedy="Mend or remove it."
         ) from None
-    return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+    return settings.model_copy(
+        update={
+            "home": settings.home.expanduser().resolve(),
+            "docker_host": settings.docker_host or os.environ.get("DOCKER_HOST"),
+        }
+    )
 
 
 def describe_problems(error: ValidationError) -> str:
