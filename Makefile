@@ -79,7 +79,7 @@ $(STAMP)/dashboards: $(STAMP)/base
 
 $(STAMP)/dev: $(STAMP)/base
 	@echo "Installing the tools for tests and checks …"
-	@$(PIP) --editable '.[local]' --group dev
+	@$(PIP) --editable '.[local,sandbox]' --group dev
 	@touch $@
 
 $(STAMP)/docs: $(STAMP)/venv pyproject.toml
@@ -89,5 +89,5 @@ $(STAMP)/docs: $(STAMP)/venv pyproject.toml
 
 $(STAMP)/bench: $(STAMP)/base
 	@echo "Installing the peers to measure against …"
-	@$(PIP) --editable '.[local]' --group bench
+	@$(PIP) --editable '.[local,sandbox]' --group bench
 	@touch $@

@@ -2,10 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from agentfarm.config import Settings, load_settings
+from agentfarm.containers import Engine, labels
+from agentfarm.errors import SandboxError
 
 
 @pytest.fixture
@@ -52,3 +56,56 @@ def chromium() -> str:
             return path
     missing("Chromium", "apt-get install chromium")
     raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """The machine's Docker engine."""
+    with Engine(os.environ.get("DOCKER_HOST")) as engine:
+        try:
+            engine.info()
+        except SandboxError as error:
+            missing("A Docker engine", str(error))
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def sandbox_image(engine) -> str:
+    """Name of the sandbox image, built where it is missing or stale."""
+    from agentfarm.tools.sandbox import SANDBOX_IMAGE, build_image, check_image
+
+    state = check_image(engine)
+    if state.stale or not state.present:
+        try:
+            build_image(engine)
+        except SandboxError as error:
+            missing("The sandbox image", str(error))
+    return SANDBOX_IMAGE
+
+
+@pytest.fixture
+def no_leftovers(engine) -> Iterator[None]:
+    """Nothing that this process makes from here on outlasts the test.
+
+    Ask for it before the fixture that opens a sandbox, so that it looks after that
+    one has closed. What other processes own is none of its business.
+    """
+    before = owned_here(engine)
+    yield
+    for kind, name in owned_here(engine) - before:
+        if kind == "container":  # the engine may be about to remove it
+            with suppress(SandboxError), engine.calls("wait for a removal") as api:
+                api.wait(name, condition="removed", timeout=20)
+    assert not owned_here(engine) - before
+
+
+def owned_here(engine: Engine) -> set[tuple[str, str]]:
+    """Type and id of what carries this process's label."""
+    owner = labels("test", lifetime_s=1)["agentfarm.owner"]
+    ours = {"label": f"agentfarm.owner={owner}"}
+    with engine.calls("list what a test made") as api:
+        return {
+            *(("container", x["Id"]) for x in api.containers(all=True, filters=ours)),
+            *(("volume", x["Name"]) for x in api.volumes(ours)["Volumes"] or ()),
+            *(("network", x["Id"]) for x in api.networks(filters=ours)),
+        }

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from agentfarm._version import __version__
-from agentfarm.cli import _doctor, _eval, _llm, _models, _notebook
+from agentfarm.cli import _doctor, _eval, _llm, _models, _notebook, _sandbox
 
 app = typer.Typer(
     name="agentfarm",
@@ -21,6 +21,7 @@ app.add_typer(_eval.app, name="eval")
 app.add_typer(_models.app, name="models")
 app.add_typer(_llm.app, name="llm")
 app.add_typer(_notebook.app, name="notebook")
+app.add_typer(_sandbox.app, name="sandbox")
 app.command("doctor")(_doctor.doctor)
 app.command("demo")(_notebook.demo)
 

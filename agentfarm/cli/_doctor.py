@@ -6,43 +6,24 @@ import ctypes.util
 import importlib.util
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 from agentfarm.cli._console import JsonFlag, print_json, run_async, stdout, table
+from agentfarm.cli._doctor_sandbox import sandbox_findings
+from agentfarm.cli._finding import Finding, State
 from agentfarm.errors import AgentFarmError
 
 if TYPE_CHECKING:
     from agentfarm.config import Settings
     from agentfarm.llm import RegisteredModel
 
-State = Literal["ok", "missing", "optional"]
-
 OLLAMA_URL = "http://127.0.0.1:11434"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One part of the installation.
-
-    Attributes:
-        part: Its name.
-        state: ``missing`` stands in the way of an evaluation; ``optional`` is not
-            there and only some features need it.
-        detail: What was found or tried.
-        remedy: What to do about it; `""` if nothing.
-    """
-
-    part: str
-    state: State
-    detail: str
-    remedy: str = ""
 
 
 def doctor(as_json: JsonFlag = False) -> None:
@@ -63,7 +44,8 @@ async def examine() -> list[Finding]:
     settings = load_settings()
     found = [_python(), _home(settings), _store(settings), *_embedded(settings)]
     found += await _servers(settings)
-    found += [_docker(), _gpu()]
+    found += await sandbox_findings(settings)
+    found.append(_gpu())
     found += [
         _extra("JupyterLab", "jupyterlab", "lab"),
         _extra("Voila", "voila", "dashboards"),
@@ -216,30 +198,6 @@ async def _registered(model: RegisteredModel, settings: Settings) -> Finding:
     )
 
 
-def _docker() -> Finding:
-    engine = Path("/var/run/docker.sock")
-    remedy = "apt-get install docker.io; the code sandbox needs it"
-    if not engine.exists():
-        return Finding(
-            part="Docker",
-            state="optional",
-            detail=f"no engine at {engine}",
-            remedy=remedy,
-        )
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(2.0)
-        try:
-            probe.connect(str(engine))
-        except OSError as error:
-            return Finding(
-                part="Docker",
-                state="optional",
-                detail=f"{engine}: {error.strerror or error}",
-                remedy="Start the engine, and join the group docker.",
-            )
-    return Finding(part="Docker", state="ok", detail=f"an engine answers at {engine}")
-
-
 def _gpu() -> Finding:
     probes: dict[str, Callable[[], bool]] = {
         "NVIDIA driver": lambda: Path("/proc/driver/nvidia/version").exists(),
@@ -276,6 +234,7 @@ def _print_table(findings: list[Finding]) -> None:
         "ok": "[green]✓ ok[/]",
         "missing": "[red]✗ missing[/]",
         "optional": "[yellow]- optional[/]",
+        "warning": "[yellow]! warning[/]",
     }
     made = table("AgentFarm on this machine", "part", "state", "found", "what to do")
     for finding in findings:

@@ -144,11 +144,9 @@ def _weakness(part: str, version: str, advisory: _Advisory) -> Weakness:
     fixed = ", ".join(advisory.fixed)
     return Weakness(
         part=part,
-        detail=f"By its number, {part} {version} lacks the fix of {advisory.ids} "
-        f"(first in {fixed}): {advisory.what}. A distribution may have put it into "
-        "its own package without raising the number.",
-        remedy=f"Upgrade to {part} {fixed} or later; for a distribution's package, "
-        f"see whether its changelog names {advisory.ids}.",
+        detail=f"{version} is older than the fix of {advisory.ids}: {advisory.what}.",
+        remedy=f"Upgrade to {fixed} or later, unless your distribution's changelog "
+        "names the fix.",
     )
 
 

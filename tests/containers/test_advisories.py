@@ -120,7 +120,7 @@ def test_a_finding_tells_the_full_version_and_of_backports():
     found = weaknesses(engine(runc_version="1.1.5+ds1-1+deb12u1"))
     assert [item.part for item in found] == ["runc", "runc"]
     assert "1.1.5+ds1-1+deb12u1" in found[0].detail
-    assert "distribution" in found[0].detail
+    assert "distribution" in found[0].remedy
     assert "changelog names CVE-2024-21626" in found[0].remedy
     assert "1.2.8, 1.3.3, 1.4.0-rc.3 or later" in found[1].remedy
 
