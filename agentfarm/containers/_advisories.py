@@ -145,8 +145,8 @@ def _weakness(part: str, version: str, advisory: _Advisory) -> Weakness:
     return Weakness(
         part=part,
         detail=f"{version} is older than the fix of {advisory.ids}: {advisory.what}.",
-        remedy=f"Upgrade to {fixed} or later, unless your distribution's changelog "
-        "names the fix.",
+        remedy=f"Upgrade to {fixed} or later, unless your distribution's "
+        f"changelog names {advisory.ids.split(',')[0]}.",
     )
 
 

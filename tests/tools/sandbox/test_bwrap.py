@@ -180,7 +180,7 @@ async def test_either_layer_keeps_them_from_being_written(host):
 
 
 @pytest.mark.usefixtures("root")
-def test_root_is_given_up_before_bwrap_starts(host):
+def test_root_and_the_environment_are_given_up_before_bwrap_starts(host):
     jail = Jail(host, Limits())
     try:
         jail.start()
@@ -189,6 +189,7 @@ def test_root_is_given_up_before_bwrap_starts(host):
         assert set(lines["Uid"].split()) == {str(NOBODY)}
         assert set(lines["Gid"].split()) == {str(NOBODY)}
         assert lines["Groups"].split() == []
+        assert Path(f"/proc/{jail._process.pid}/environ").read_bytes() in (b"", PWD)
     finally:
         jail.end()
 
