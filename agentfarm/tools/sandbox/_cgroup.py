@@ -93,7 +93,7 @@ class Cgroups:
         for each in self.hierarchies:
             for folder in _left_near(each.folder):
                 owner = Owner.parse(folder.name[len(PREFIX) :].rpartition("-")[0])
-                if owner is not None and owner.is_alive() is None:
+                if owner is not None and owner.is_alive() is False:
                     with suppress(SandboxTimeout):
                         RunGroup([(each, folder)]).remove()
                         count += 1

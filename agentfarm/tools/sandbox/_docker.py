@@ -29,6 +29,7 @@ POOLED_LIFETIME_S = 6 * 3600.0
 MARGIN_S = 300.0  # from a job's timeout to the expiry of its container
 GONE_S = 20.0
 KILLED = 137
+OPEN_ANOTHER = "Open another for further runs."
 IPV6 = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 UNENFORCED = {
     "memory": "memory (memory_bytes): the engine's kernel does not limit it",
@@ -193,7 +194,7 @@ class DockerSandbox:
         """Once: see that the image is there, and clear what a dead process left."""
         with self._starting:
             if self._closed:
-                raise SandboxError("This sandbox is closed.", remedy="Open a new one.")
+                raise SandboxError("The sandbox was closed.", remedy=OPEN_ANOTHER)
             if not self._started:
                 check_image(self.engine, self.image).require()
                 reap(self.engine)
@@ -240,6 +241,8 @@ class DockerSandbox:
     def _explain_loss(self, container: Container, outcome: Outcome, stop: Stop) -> None:
         if stop.stopped:
             raise Stopped
+        if self._closed:
+            raise SandboxError("The sandbox was closed.", remedy=OPEN_ANOTHER)
         if not container.ran_out_of_memory():
             raise SandboxError(
                 "The sandbox ended in the middle of the run. "

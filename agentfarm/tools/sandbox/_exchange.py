@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from agentfarm.errors import SandboxError, SandboxTimeout
 from agentfarm.tools.sandbox._contract import (
@@ -324,8 +324,12 @@ class _Reader:
         match kind:
             case b"O" | b"E":
                 self._keep("stdout" if kind == b"O" else "stderr", payload)
+            case b"C":
+                self._cut(payload)
             case b"X":
-                self._report(parse(payload, code=int, oom_killed=bool))
+                report = parse(payload, code=int, oom_killed=bool)
+                self.outcome.exit_code = report["code"]
+                self.outcome.oom_killed = report["oom_killed"]
             case b"F":
                 entry = parse(payload, name=str, size=int, executable=bool)
                 self._incoming.begin(
@@ -356,12 +360,11 @@ class _Reader:
         if len(payload) > room:
             setattr(self.outcome, f"{stream}_truncated", True)
 
-    def _report(self, report: dict[str, Any]) -> None:
-        self.outcome.exit_code = report["code"]
-        self.outcome.oom_killed = report["oom_killed"]
-        for name in ("stdout_truncated", "stderr_truncated"):
-            if report.get(name) is True:
-                setattr(self.outcome, name, True)
+    def _cut(self, stream: bytes) -> None:
+        if stream == b"O":
+            self.outcome.stdout_truncated = True
+        if stream == b"E":
+            self.outcome.stderr_truncated = True
 
     def _forget(self, name: str) -> None:
         if name in self._sent:

@@ -195,7 +195,7 @@ def _spawn(
             seccomp=seccomp.fileno(),
             info=info,
         )
-        nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        user = NOBODY if host.drop else None
         try:
             return subprocess.Popen(  # noqa: S603 - the command is ours
                 [*GATE, *command],
@@ -206,7 +206,9 @@ def _spawn(
                 env={},
                 pass_fds=(info, seccomp.fileno(), *files.values()),
                 start_new_session=True,  # Ctrl-C is for us to handle
-                **(nobody if host.drop else {}),
+                user=user,
+                group=user,
+                extra_groups=[] if host.drop else None,
             )
         except OSError as error:
             raise SandboxUnavailable(

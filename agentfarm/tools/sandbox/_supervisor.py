@@ -158,11 +158,7 @@ def run(job: dict[str, Any], stdin: int) -> dict[str, Any]:
     code = supervise(process.pid, output, wake, time.monotonic() + job["deadline_s"])
     end_all()
     output.drain()
-    return {
-        "code": 128 - code if code < 0 else code,
-        "stdout_truncated": output.cut["O"],
-        "stderr_truncated": output.cut["E"],
-    }
+    return {"code": 128 - code if code < 0 else code}
 
 
 def volunteer() -> None:
@@ -238,11 +234,11 @@ class Output:
         self.process = process  # keeps the pipes open
         self.pipes = {
             stream.fileno(): kind
-            for stream, kind in ((process.stdout, "O"), (process.stderr, "E"))
+            for stream, kind in ((process.stdout, b"O"), (process.stderr, b"E"))
             if stream
         }
         self.left = dict.fromkeys(self.pipes, limit)
-        self.cut = {"O": False, "E": False}
+        self.cut: set[int] = set()
 
     def forward(self, pipe: int) -> bool:
         """Pass on what is there; False at the end of the stream."""
@@ -250,9 +246,10 @@ class Output:
         keep = data[: self.left[pipe]]
         if keep:
             self.left[pipe] -= len(keep)
-            send(self.pipes[pipe].encode(), keep)
-        if len(keep) < len(data):
-            self.cut[self.pipes[pipe]] = True
+            send(self.pipes[pipe], keep)
+        if len(keep) < len(data) and pipe not in self.cut:
+            self.cut.add(pipe)
+            send(b"C", self.pipes[pipe])
         return bool(data)
 
     def drain(self) -> None:

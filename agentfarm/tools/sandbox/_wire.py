@@ -18,7 +18,8 @@ From it:
 | `R` | nothing: ready for a job |
 | `!` | why the job cannot start, text |
 | `O`, `E` | bytes of the job's stdout, stderr |
-| `X` | how it ended: JSON `code`, `oom_killed`, `stdout_truncated`, `stderr_truncated` |
+| `C` | `O` or `E`: more was written to it than the limit, and is dropped |
+| `X` | how it ended: JSON `code`, `oom_killed` |
 | `M` | a file that is gone from the work folder: JSON `name` |
 | `F`, `D` | a file and its bytes: JSON `name`, `size`, `executable` |
 | `S` | a file that stays behind: JSON `name`, `reason` |

@@ -161,6 +161,17 @@ async def test_a_timeout_ends_everything_and_keeps_the_output(sandbox):
     await until(lambda: not containers_of(sandbox))
 
 
+async def test_output_is_cut_at_the_limit_also_where_the_timeout_ends_it(sandbox):
+    limits = Limits(output_bytes=1000)
+    result = await sandbox.run("yes | head -c 5000; echo x >&2", limits=limits)
+    assert (len(result.stdout), result.stderr) == (1000, "x\n")
+    assert (result.stdout_truncated, result.stderr_truncated) == (True, False)
+    result = await sandbox.run("yes >&2", limits=limits, timeout_s=0.5)
+    assert (result.stdout, len(result.stderr)) == ("", 1000)
+    assert (result.stdout_truncated, result.stderr_truncated) == (False, True)
+    assert result.timed_out
+
+
 async def test_memory_is_limited_and_its_end_is_told(sandbox):
     limits = Limits(memory_bytes=96 * 2**20)
     grab = "x = bytearray(2**30)"
