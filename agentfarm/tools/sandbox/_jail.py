@@ -199,8 +199,8 @@ def _spawn(
         try:
             return subprocess.Popen(  # noqa: S603 - the command is ours
                 [*GATE, *command],
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 stderr=subprocess.PIPE,
                 cwd="/",
                 env={},
