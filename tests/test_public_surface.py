@@ -202,6 +202,7 @@ SURFACE = {
         "limits_of",
         "open_sandbox",
         "save",
+        "wanted_backend",
     ],
 }
 

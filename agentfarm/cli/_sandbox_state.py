@@ -98,10 +98,10 @@ async def look(settings: Settings) -> SandboxState:
     """Look at everything, start and change nothing."""
     import anyio.to_thread
 
-    from agentfarm.tools.sandbox import limits_of
+    from agentfarm.tools.sandbox import limits_of, wanted_backend
 
     return SandboxState(
-        wanted=settings.sandbox.backend,
+        wanted=wanted_backend(settings),
         docker=await anyio.to_thread.run_sync(look_at_docker, settings),
         bubblewrap=await look_at_bubblewrap(),
         limits=limits_of(settings),

@@ -15,7 +15,7 @@ from agentfarm.tools.sandbox._contract import (
 from agentfarm.tools.sandbox._docker import DockerSandbox
 from agentfarm.tools.sandbox._files import save
 from agentfarm.tools.sandbox._image import ImageState, check_image
-from agentfarm.tools.sandbox._open import limits_of, open_sandbox
+from agentfarm.tools.sandbox._open import limits_of, open_sandbox, wanted_backend
 from agentfarm.tools.sandbox._recipe import SANDBOX_IMAGE
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "limits_of",
     "open_sandbox",
     "save",
+    "wanted_backend",
 ]

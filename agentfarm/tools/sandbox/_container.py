@@ -117,11 +117,13 @@ class AttachedStream:
         self._buffer = bytearray()
         self._left = 0
         self._kind = STDOUT
+        self._deadline = time.monotonic() + START_S
         self.stderr = bytearray()
 
     def settimeout(self, timeout_s: float) -> None:
-        """As of a socket."""
+        """As of a socket, but that stderr without end does not prolong a `recv`."""
         self._socket.settimeout(timeout_s)
+        self._deadline = time.monotonic() + timeout_s
 
     def sendall(self, data: bytes) -> None:
         """As of a socket."""
@@ -142,6 +144,10 @@ class AttachedStream:
             if not data or self._kind == STDOUT:
                 return data
             self.stderr += data[: MAX_DIAGNOSIS_BYTES - len(self.stderr)]
+            left_s = self._deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left_s)
 
     def _header(self, count: int) -> bool:
         while len(self._buffer) < 8:

@@ -10,8 +10,8 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from agentfarm.containers import Engine, reap
-from agentfarm.errors import SandboxError, SandboxTimeout
+from agentfarm.containers import Engine, EngineInfo, reap
+from agentfarm.errors import SandboxError, SandboxTimeout, SandboxUnavailable
 from agentfarm.tools.sandbox._container import Container
 from agentfarm.tools.sandbox._contract import Files, Limits, SandboxResult
 from agentfarm.tools.sandbox._exchange import Job, Outcome, converse, prepare
@@ -89,10 +89,8 @@ class DockerSandbox:
     def unenforced(self) -> tuple[str, ...]:
         """Limits that the engine's kernel does not support, in words."""
         if self._unenforced is None:
-            self._unenforced = tuple(
-                UNENFORCED[limit] for limit in self.engine.info().unsupported_limits
-            )
-        return self._unenforced
+            self._look(self.engine.info())
+        return self._unenforced or ()
 
     async def run(
         self,
@@ -197,9 +195,18 @@ class DockerSandbox:
                 raise SandboxError("The sandbox was closed.", remedy=OPEN_ANOTHER)
             if not self._started:
                 check_image(self.engine, self.image).require()
+                self._look(self.engine.info())
                 reap(self.engine)
-                _ = self.unenforced
                 self._started = True
+
+    def _look(self, info: EngineInfo) -> None:
+        self._unenforced = tuple(UNENFORCED[limit] for limit in info.unsupported_limits)
+        if self.runtime and self.runtime not in info.runtimes:
+            raise SandboxUnavailable(
+                f"The Docker engine at {info.url} has no runtime {self.runtime!r}, "
+                f"only {', '.join(info.runtimes)}.",
+                remedy="Install it and name it in the engine's daemon.json.",
+            )
 
     def _make_ready(self) -> Container:
         return self._make(self.limits, POOLED_LIFETIME_S)

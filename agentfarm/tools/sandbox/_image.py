@@ -33,6 +33,7 @@ class ImageState:
         python: Version of its Python; None where it does not say.
         size_bytes: Of all its layers.
         made_at: When it was built.
+        volumes: Folders that it declares as volumes.
         reason: What is wrong with it; `""` if nothing.
     """
 
@@ -42,6 +43,7 @@ class ImageState:
     python: str | None = None
     size_bytes: int | None = None
     made_at: datetime | None = None
+    volumes: tuple[str, ...] = ()
     reason: str = ""
 
     @property
@@ -55,8 +57,16 @@ class ImageState:
         """Itself.
 
         Raises:
-            SandboxUnavailable: The image is not there.
+            SandboxUnavailable: The image is not there, or the engine would give
+                each run a folder on its disk, which no limit covers.
         """
+        if self.volumes:
+            raise SandboxUnavailable(
+                f"The sandbox image {self.image} declares volumes: "
+                f"{', '.join(self.volumes)}. The engine would give each run folders "
+                "on its own disk for them, which no limit covers.",
+                remedy="Use an image without VOLUME lines.",
+            )
         if self.present:
             return self
         raise SandboxUnavailable(
@@ -90,6 +100,7 @@ def check_image(engine: Engine, image: str = SANDBOX_IMAGE) -> ImageState:
         python=_python_version(config),
         size_bytes=found["Size"],
         made_at=datetime.fromisoformat(found["Created"]),
+        volumes=tuple(sorted(config.get("Volumes") or ())),
         reason=f"is of recipe {recipe}, not {RECIPE}" if stale else "",
     )
 

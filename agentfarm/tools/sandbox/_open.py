@@ -21,6 +21,7 @@ async def open_sandbox(
 ) -> Sandbox:
     """Open the sandbox that the settings name; ``auto`` prefers Docker.
 
+    Settings that only Docker has, an image or a runtime, make ``auto`` mean Docker.
     Code never runs outside of a sandbox: where there is none, this raises.
 
     Args:
@@ -31,7 +32,7 @@ async def open_sandbox(
         SandboxUnavailable: There is none; the message names what was tried.
     """
     settings = settings or load_settings()
-    wanted = backend or settings.sandbox.backend
+    wanted = backend or wanted_backend(settings)
     tried = []
     for name, opening in (("docker", _docker), ("bubblewrap", _bubblewrap)):
         if wanted not in ("auto", name):
@@ -47,6 +48,14 @@ async def open_sandbox(
         + " ".join(f"{name}: {error.message}" for name, error in tried),
         remedy=" Or: ".join(error.remedy or "" for _, error in tried),
     )
+
+
+def wanted_backend(settings: Settings) -> Backend:
+    """The backend that the settings ask for, of which none may take the place."""
+    chosen = settings.sandbox
+    if chosen.backend == "auto" and (chosen.image or chosen.runtime):
+        return "docker"
+    return chosen.backend
 
 
 def limits_of(settings: Settings) -> Limits:

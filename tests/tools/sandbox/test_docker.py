@@ -293,8 +293,9 @@ async def test_what_is_missing_is_named_with_its_remedy(
     with pytest.raises(SandboxUnavailable, match="no-such-image"):
         await DockerSandbox(engine=engine, image="no-such-image:1").run("true")
     odd = DockerSandbox(engine=engine, image=sandbox_image, runtime="no-such", pool=0)
-    with pytest.raises(SandboxError, match="no-such"):
+    with pytest.raises(SandboxUnavailable, match="no-such") as caught:
         await odd.run("true")
+    assert "daemon.json" in caught.value.remedy
     await odd.aclose()
     gone = DockerSandbox(engine=Engine(f"unix://{tmp_path}/none.sock"))
     with pytest.raises(SandboxUnavailable) as caught:
@@ -319,6 +320,20 @@ def empty_tar():
     made = io.BytesIO()
     tarfile.open(fileobj=made, mode="w").close()
     return made.getvalue()
+
+
+async def test_an_image_with_volumes_is_refused(engine, sandbox_image):
+    """The engine would put them on its disk, where no limit of ours counts."""
+    tag = f"agentfarm-test-volume:{time.time_ns()}"
+    recipe = f"FROM {sandbox_image}\nVOLUME /data\nLABEL agentfarm.kind=test\n"
+    list(engine.api.build(fileobj=io.BytesIO(recipe.encode()), tag=tag, rm=True))
+    try:
+        sandbox = DockerSandbox(engine=engine, image=tag, pool=0)
+        with pytest.raises(SandboxUnavailable, match="/data"):
+            await sandbox.run("true")
+        await sandbox.aclose()
+    finally:
+        engine.api.remove_image(tag)
 
 
 async def test_too_many_bytes_to_lay_in_are_refused_with_the_limit(sandbox):

@@ -58,6 +58,16 @@ async def test_a_backend_that_was_asked_for_is_not_replaced_by_another(no_engine
         await open_sandbox("docker", settings=no_engine)
 
 
+@pytest.mark.parametrize("setting", ["IMAGE", "RUNTIME"])
+async def test_a_setting_of_docker_alone_rules_bubblewrap_out(
+    setting, monkeypatch, tmp_path
+):
+    monkeypatch.setenv(f"AGENTFARM_SANDBOX__{setting}", "mine")
+    monkeypatch.setenv("AGENTFARM_DOCKER_HOST", f"unix://{tmp_path}/no-engine.sock")
+    with pytest.raises(SandboxUnavailable, match="no-engine"):
+        await open_sandbox()
+
+
 def test_settings_are_checked_when_they_are_read(monkeypatch):
     monkeypatch.setenv("AGENTFARM_SANDBOX__LIMITS__MEMORY_BYTES", "much")
     with pytest.raises(ConfigError, match="memory_bytes"):
