@@ -201,11 +201,19 @@ def converse(channel: Channel, job: Job) -> Outcome:
     conversation = _Conversation(channel)
     refusal = conversation.hand_over(job)
     if refusal:
-        raise SandboxError(
-            f"The files do not go into the sandbox: {refusal}",
-            remedy="Hand over less, or raise limits.work_bytes and work_inodes.",
-        )
+        raise _refused(refusal)
     return conversation.follow(job)
+
+
+def _refused(reason: str) -> SandboxError:
+    return SandboxError(
+        f"The files do not go into the sandbox: {reason}",
+        remedy="Hand over less, or raise limits.work_bytes and work_inodes.",
+    )
+
+
+def _reason(payload: bytes) -> str:
+    return payload.decode(errors="backslashreplace")[:500]
 
 
 class _Conversation:
@@ -231,7 +239,7 @@ class _Conversation:
     def _refusal(self, deadline: float) -> str:
         for kind, payload in self.frames(deadline):
             if kind == b"!":
-                return payload.decode(errors="backslashreplace")[:500]
+                return _reason(payload)
         return "it ended."
 
     def follow(self, job: Job) -> Outcome:
@@ -322,6 +330,8 @@ class _Reader:
     def take(self, kind: bytes, payload: bytes) -> None:
         """Take one frame."""
         match kind:
+            case b"!":
+                raise _refused(_reason(payload))
             case b"O" | b"E":
                 self._keep("stdout" if kind == b"O" else "stderr", payload)
             case b"C":

@@ -251,6 +251,12 @@ def test_a_refusal_names_its_reason():
     assert "work_bytes" in caught.value.remedy
 
 
+def test_a_refusal_that_comes_after_everything_was_sent_is_one_too():
+    with pytest.raises(SandboxError, match="No space left on device") as caught:
+        outcome_of(frame(b"!", b"No space left on device: many"))
+    assert "work_inodes" in caught.value.remedy
+
+
 def test_a_sandbox_that_takes_nothing_is_given_up(monkeypatch):
     monkeypatch.setattr(exchange, "HANDOVER_S", 0.2)
     held = threading.Event()
