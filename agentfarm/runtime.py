@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -88,7 +87,7 @@ class Runtime:
         from agentfarm.agents import Memory, Workflow
 
         given: dict[str, Any] = {
-            "memory": Memory(self.store, project=os.path.abspath(workspace)),  # noqa: PTH100 - no file is touched
+            "memory": Memory(self.store, workspace),
             "state": self.settings.home / "workflows",
             **options,
         }

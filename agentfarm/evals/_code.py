@@ -1,4 +1,17 @@
-"""Coding tasks in folders, and the hidden tests that judge what a model wrote."""
+"""Coding tasks in folders, and the hidden tests that judge what a model wrote.
+
+The host knows every check beforehand: one that ends early, never runs or is skipped
+counts as failed. The tests reach the sandbox through stdin and lie outside the
+workspace; settings, plugins and a conftest.py of the answer do not count; and a
+module of the answer cannot stand in for one of Python's or pytest's. Each test module
+runs in a child process whose results carry a nonce; two checks that must fail run
+with it, and if one passes, nothing of the answer counts.
+
+What remains: the answer's code and the checks share that child. Code that is written
+to defeat this judge, e.g. that looks up the nonce among the objects of the process
+and sends results of its own, or reads the tests' source and answers by it, can score
+what it likes. It cannot reach another answer or the host.
+"""
 
 from __future__ import annotations
 
@@ -169,8 +182,9 @@ def _weights(
         for node in ast.parse(source, filename=f"{place}/tests/{name}").body:
             if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
                 raise _malformed(place, node.name, "is a class")
-            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            if not is_function or not node.name.startswith("test"):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if not node.name.startswith("test"):
                 continue
             if node.decorator_list or isinstance(node, ast.AsyncFunctionDef):
                 raise _malformed(place, node.name, "is decorated or async")
@@ -201,17 +215,7 @@ async def score_files(
 ) -> CodeScore:
     """Judge an answer by the task's hidden tests, in one run of the sandbox.
 
-    The host knows every check beforehand: one that ends early, never runs or is
-    skipped counts as failed. The tests reach the sandbox through stdin and lie
-    outside the workspace; settings, plugins and a conftest.py of the answer do not
-    count; and a module of the answer cannot stand in for one of Python's or pytest.
-    Each test module runs in a child process whose results carry a nonce; two checks
-    that must fail run with it, and if one passes, nothing of it counts.
-
-    What remains: the answer's code and the checks share that child. Code that is
-    written to defeat this judge, e.g. that looks up the nonce among the objects of
-    the process and sends results of its own, or reads the tests' source and answers
-    by it, can score what it likes. It cannot reach another answer or the host.
+    An answer can still be written to defeat it; the module's docstring says how far.
 
     Args:
         task: With the tests.
@@ -222,10 +226,7 @@ async def score_files(
     Raises:
         SandboxError: The sandbox or its image is at fault, and not the answer.
     """
-    answer = {
-        name: file if isinstance(file, SandboxFile) else SandboxFile(content=_raw(file))
-        for name, file in files.items()
-    }
+    answer = {name: _file(content) for name, content in files.items()}
     if problem := _problem(answer):
         return _scored(task, {}, {}, problem)
     nonce = secrets.token_hex(16)
@@ -243,15 +244,20 @@ async def score_files(
         timeout_s=timeout_s,
         collect=False,
     )
-    facts = _facts(result, nonce)
+    return _judged(task, _facts(result, nonce))
+
+
+def _file(content: SandboxFile | str) -> SandboxFile:
+    if isinstance(content, SandboxFile):
+        return content
+    return SandboxFile(content=content.encode(errors="backslashreplace"))
+
+
+def _judged(task: CodeTask, facts: list[dict[str, Any]]) -> CodeScore:
     modules = {fact["module"]: fact for fact in facts if "end" in fact}
     statuses = _statuses(facts)
     problem = _tampering(task, statuses, modules)
     return _scored(task, statuses, _early(facts, modules), problem)
-
-
-def _raw(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")
 
 
 def _problem(answer: Mapping[str, SandboxFile]) -> str:

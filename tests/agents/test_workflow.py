@@ -258,14 +258,16 @@ async def test_interrupted_in_any_stage_it_resumes_at_the_last_finished_step(
     record = workflow.store.workflow(events.run_id)
     assert record.status == "interrupted"
     done = [step.key for step in workflow.store.workflow_steps(events.run_id)]
-    assert done == STAGES[: STAGES.index(stage)]
+    # The stage may have ended before its start was read.
+    assert done == STAGES[: len(done)]
+    assert len(done) >= STAGES.index(stage)
     files = {path.name: path.read_text() for path in (tmp_path / "work").glob("*.py")}
 
     again = make(Team())
     result = await again.run(resume=events.run_id)
     assert result.ok, result.summary
     assert result.run_id == events.run_id
-    assert keys(again.bus, EventType.STEP_STARTED) == STAGES[STAGES.index(stage) :]
+    assert keys(again.bus, EventType.STEP_STARTED) == STAGES[len(done) :]
     assert result.written == ("calc.py", "test_calc.py")
     for name, text in files.items():
         assert (tmp_path / "work" / name).read_text() == text

@@ -102,7 +102,6 @@ HOSTILE = {
         "forge()\n"
         "atexit.register(forge)\n"
     },
-    "flood": {"primes.py": "import os\nwhile True:\n    os.write(1, b'x' * 4096)\n"},
     "no_files": {},
 }
 
@@ -182,11 +181,11 @@ async def test_a_race_is_found_and_its_mending_believed_each_time(sandbox):
 @slow_in_docker
 async def test_no_hostile_answer_is_right(sandbox):
     hasty = replace(PRIMES, check_timeout_s=5.0)
-    scores = await score_all(hasty, HOSTILE, sandbox, timeout_s=20.0)
+    scores = await score_all(hasty, HOSTILE, sandbox)
     assert {
         name: score.value for name, score in scores.items() if score.value == 1
     } == {}
-    nothing = {"exit_at_import", "skip_at_import", "module_that_agrees", "flood"}
+    nothing = {"exit_at_import", "skip_at_import", "module_that_agrees"}
     nothing |= {"no_files", "patch_runtest", "patch_raises", "patch_reports"}
     assert {name: scores[name].passed for name in nothing} == dict.fromkeys(nothing, 0)
     for name in ("patch_runtest", "patch_raises"):
@@ -225,9 +224,10 @@ async def test_a_check_that_never_ends_costs_itself_alone(sandbox):
         ("test_negative_numbers_are_no_primes", "failed", "It took more than 1 s.")
     ]
     assert score.value == pytest.approx(7 / 8)
-    score = await score_files(
-        hasty, {"primes.py": "while True:\n    pass\n"}, sandbox, timeout_s=4.0
-    )
+    flood = {"primes.py": "import os\nwhile True:\n    os.write(1, bytes(4096))\n"}
+    assert (await score_files(hasty, flood, sandbox, timeout_s=4.0)).passed == 0
+    stuck = {"primes.py": "while True:\n    pass\n"}
+    score = await score_files(hasty, stuck, sandbox, timeout_s=4.0)
     assert score.passed == 0
     assert score.checks[0][1] == "missing"
     assert "The time for all checks was over" in score.checks[0][2]

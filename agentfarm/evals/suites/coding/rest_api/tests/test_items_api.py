@@ -10,7 +10,9 @@ from items_api import create_server
 def serving():
     """Start a server; gives a function that sends a request to it."""
     server = create_server("127.0.0.1", 0)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
 
     def ask(method, path, body=None):
