@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope, Lock, to_thread
 
 from agentfarm.config import Settings, load_settings
 from agentfarm.errors import ConfigError
@@ -19,9 +20,19 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from agentfarm.agents import Workflow
     from agentfarm.events import Event
+    from agentfarm.tools.sandbox import Sandbox
 
 __all__ = ["Runtime", "open_runtime"]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Shared:
+    """What a runtime opens when it is first needed."""
+
+    lock: Lock = field(default_factory=Lock)
+    sandbox: Sandbox | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -45,20 +56,63 @@ class Runtime:
     store: Store
     tracker: PerformanceTracker
     router: LLMRouter
+    _shared: _Shared = field(default_factory=_Shared, repr=False)
+
+    async def sandbox(self) -> Sandbox:
+        """Where code that a model wrote runs; opened at the first use, then shared.
+
+        Raises:
+            SandboxUnavailable: This machine has none; the message says what to do.
+        """
+        from agentfarm.tools.sandbox import open_sandbox
+
+        async with self._shared.lock:
+            if self._shared.sandbox is None:
+                self._shared.sandbox = await open_sandbox(settings=self.settings)
+            return self._shared.sandbox
+
+    async def workflow(
+        self, workspace: Path, *, model: str | None = None, **options: Any
+    ) -> Workflow:
+        """Agents that work in a folder, on this runtime's models, sandbox and Store.
+
+        Args:
+            workspace: The folder to work in.
+            model: Registered model for every agent; the default model if None.
+            options: Further arguments of `Workflow`.
+
+        Raises:
+            SandboxUnavailable: This machine has no sandbox.
+        """
+        from agentfarm.agents import Memory, Workflow
+
+        given: dict[str, Any] = {
+            "memory": Memory(self.store, workspace),
+            "state": self.settings.home / "workflows",
+            **options,
+        }
+        return Workflow(
+            router=self.router,
+            bus=self.bus,
+            store=self.store,
+            sandbox=await self.sandbox(),
+            workspace=workspace,
+            model=model or self.settings.default_model,
+            **given,
+        )
 
     async def aclose(self) -> None:
-        """Close the router, drain the bus, flush and close the Store.
+        """Close sandbox and router, drain the bus, flush and close the Store.
 
         A cancelled scope does not stop it: what was measured is kept.
         """
         with CancelScope(shield=True):
-            try:
-                await self.router.aclose()
-            finally:
-                try:
-                    await self.bus.aclose()
-                finally:
-                    await to_thread.run_sync(self.store.close)
+            async with AsyncExitStack() as stack:
+                stack.push_async_callback(to_thread.run_sync, self.store.close)
+                stack.push_async_callback(self.bus.aclose)
+                stack.push_async_callback(self.router.aclose)
+                if self._shared.sandbox is not None:
+                    stack.push_async_callback(self._shared.sandbox.aclose)
 
     def __repr__(self) -> str:
         names = ", ".join(dict.fromkeys(model.name for model in self.router.models))

@@ -38,7 +38,12 @@ def run(
     ],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="A registered model; see `models list`."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="A registered model, see `models list`; or `reference`, which plays "
+            "the suite's own solutions.",
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Times every task is asked.")] = 1,
     concurrency: Annotated[

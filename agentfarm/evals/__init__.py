@@ -7,8 +7,10 @@ scores, timings and tokens, as a table, as JSON values and as pandas frames.
 
 from __future__ import annotations
 
+from agentfarm.evals._code_benchmarks import human_eval, mbpp
 from agentfarm.evals._frames import requests_frame, runs_frame, samples_frame
 from agentfarm.evals._loading import load_suite, suite_names
+from agentfarm.evals._pass_at_k import pass_at_k
 from agentfarm.evals._progress import Progress
 from agentfarm.evals._result import (
     EvalRun,
@@ -27,7 +29,9 @@ from agentfarm.evals._scorers import (
     regex,
 )
 from agentfarm.evals._scoring import Score, ScoreContext, Scorer, TaskCheck
+from agentfarm.evals._solver import Solution, SolveContext, Solver
 from agentfarm.evals._suite import Suite, Task
+from agentfarm.evals._workflow_solver import WorkflowSolver
 
 __all__ = [
     "EvalRun",
@@ -36,17 +40,24 @@ __all__ = [
     "Score",
     "ScoreContext",
     "Scorer",
+    "Solution",
+    "SolveContext",
+    "Solver",
     "Suite",
     "Task",
     "TaskCheck",
     "TaskResult",
+    "WorkflowSolver",
     "choice",
     "exact",
+    "human_eval",
     "includes",
     "json_schema",
     "load_run",
     "load_suite",
+    "mbpp",
     "numeric",
+    "pass_at_k",
     "regex",
     "requests_frame",
     "run",

@@ -15,8 +15,9 @@ from agentfarm.errors import (
     EvalError,
     ModelNotFound,
     ProviderError,
+    SandboxUnavailable,
 )
-from agentfarm.evals._result import EvalRun
+from agentfarm.evals._result import EvalRun, requests_of
 from agentfarm.evals._sampling import Attempt, make_request
 from agentfarm.events import EventType
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from agentfarm.evals._plan import Job, Plan
     from agentfarm.evals._progress import Progress
-    from agentfarm.runtime import Runtime
     from agentfarm.store import RunRecord, SampleRecord
 
 # Requests without any answer, and none before them, that end a run.
@@ -39,9 +39,9 @@ Ending = Literal["completed", "interrupted", "failed"]
 class Engine:
     """Works off a plan with several workers, and keeps the run's state."""
 
-    def __init__(self, plan: Plan, runtime: Runtime, progress: Progress) -> None:
+    def __init__(self, plan: Plan, progress: Progress) -> None:
         self._plan = plan
-        self._runtime = runtime
+        self._runtime = plan.runtime
         self._progress = progress
         self._record = plan.record
         self._samples = list(plan.finished)
@@ -139,8 +139,11 @@ class Engine:
         request = make_request(job, self._plan)
         attempt = Attempt(job=job, request=request, started_at=time.time())
         try:
-            attempt.response = await self._runtime.router.complete(request)
-        except (ConfigError, ModelNotFound):
+            if self._plan.suite.solver is None:
+                attempt.response = await self._runtime.router.complete(request)
+            else:
+                await attempt.solve(self._plan)
+        except (ConfigError, ModelNotFound, SandboxUnavailable):
             raise
         except AgentFarmError as error:
             await self._raise_if_hopeless(error)
@@ -148,7 +151,8 @@ class Engine:
         else:
             self._answered = True
             self._waited_s = 0.0
-            await attempt.judge()
+            if attempt.error is None:
+                await attempt.judge(self._plan.sandbox)
         return attempt.record()
 
     async def _raise_if_hopeless(self, error: AgentFarmError) -> None:
@@ -190,7 +194,7 @@ class Engine:
             return EvalRun(
                 run=self._record,
                 samples=tuple(sorted(self._samples, key=lambda row: row.started_at)),
-                requests=tuple(store.requests(run_id=run_id)),
+                requests=requests_of(store, run_id, self._samples),
             )
 
         return await anyio.to_thread.run_sync(read)

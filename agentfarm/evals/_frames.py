@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentfarm.errors import EvalError
 from agentfarm.evals._columns import column, records_frame
-from agentfarm.evals._result import EvalRun, run_summaries
+from agentfarm.evals._result import EvalRun, requests_of, run_summaries
 from agentfarm.events import RequestRecord
 from agentfarm.store import RunRecord, SampleRecord
 
@@ -76,6 +76,5 @@ def _rows(source: Store | EvalRun, run_id: str | None, kind: str) -> Sequence[An
             remedy='Name a run, or "latest".',
         )
     full_id = source.run(run_id).run_id
-    if kind == "samples":
-        return source.samples(full_id)
-    return source.requests(run_id=full_id)
+    samples = source.samples(full_id)
+    return samples if kind == "samples" else requests_of(source, full_id, samples)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentfarm.errors import EvalError
+from agentfarm.evals._code_benchmarks import code_benchmark
 from agentfarm.evals._scorers import make_scorer
 from agentfarm.evals._suite import Suite, Task
 from agentfarm.llm import Message
@@ -58,8 +59,9 @@ def load_suite(name_or_path: str | Path) -> Suite:
 
     Args:
         name_or_path: A built-in suite's name; a ``.toml``, ``.json`` or ``.jsonl``
-            file; or ``module:attribute`` (or ``file.py:attribute``), a Suite or a
-            function that returns one. The last runs that code.
+            file; HumanEval's or MBPP's own ``.jsonl`` or ``.jsonl.gz``; or
+            ``module:attribute`` (or ``file.py:attribute``), a Suite or a function
+            that returns one. The last runs that code.
 
     Raises:
         EvalError: It cannot be found or is malformed; the message names the file,
@@ -69,6 +71,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
     path = Path(text).expanduser()
     if path.suffix in _SUFFIXES:
         return _from_file(path)
+    if path.name.endswith(".jsonl.gz"):
+        return _from_packed(path)
     if ":" in text:
         return _from_code(text)
     if text in suite_names():
@@ -81,6 +85,15 @@ def load_suite(name_or_path: str | Path) -> Suite:
         remedy=(f"Did you mean {near[0]}? " if near else "")
         + f"Built in: {', '.join(suite_names())}. Or give a .toml, .json or .jsonl "
         "file, or module:attribute.",
+    )
+
+
+def _from_packed(path: Path) -> Suite:
+    if suite := code_benchmark(path):
+        return suite
+    raise EvalError(
+        f"{path} holds neither HumanEval's tasks nor MBPP's.",
+        remedy="Unpack it, if it is a suite of your own.",
     )
 
 
@@ -140,6 +153,8 @@ def _from_file(path: Path) -> Suite:
             remedy="Save it as UTF-8.",
         ) from error
     if path.suffix == ".jsonl":
+        if suite := code_benchmark(path, next(iter(text.splitlines()), "")):
+            return suite
         tasks = [
             (f"{path}:{number}", _parse_json(line, f"{path}:{number}"))
             for number, line in enumerate(text.splitlines(), start=1)

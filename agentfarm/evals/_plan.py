@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -14,12 +15,15 @@ import anyio.to_thread
 
 from agentfarm._version import __version__
 from agentfarm.errors import EvalError, ModelNotFound
+from agentfarm.evals._reference import with_reference
+from agentfarm.evals._scoring import needs_sandbox, scorer_spec
 from agentfarm.store import RunRecord, SampleRecord
 
 if TYPE_CHECKING:
     from agentfarm.evals._suite import Suite, Task
     from agentfarm.llm import RegisteredModel
     from agentfarm.runtime import Runtime
+    from agentfarm.tools.sandbox import Sandbox
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +68,8 @@ class Plan:
         jobs: What is still to be asked, epoch by epoch.
         finished: Samples of an earlier attempt that are kept.
         models: Those of the asked name, between which the router balances.
+        runtime: Where it runs; its router has the model ``reference`` if asked for.
+        sandbox: Where code is run; None where nothing needs one.
     """
 
     suite: Suite
@@ -71,6 +77,8 @@ class Plan:
     jobs: tuple[Job, ...]
     finished: tuple[SampleRecord, ...]
     models: tuple[RegisteredModel, ...]
+    runtime: Runtime
+    sandbox: Sandbox | None
 
 
 async def make_plan(suite: Suite, options: Options, runtime: Runtime) -> Plan:
@@ -78,12 +86,16 @@ async def make_plan(suite: Suite, options: Options, runtime: Runtime) -> Plan:
 
     Raises:
         ModelNotFound: No such model is registered.
-        EvalError: The run to resume does not fit.
+        EvalError: The run to resume does not fit, or the suite has no references
+            to play.
+        SandboxUnavailable: The suite needs a sandbox and there is none.
         StoreError: The run to resume is not there.
     """
     if options.resume is not None:
         return await _resumed(suite, options, options.resume, runtime)
-    models = _models(options.model or runtime.settings.default_model, runtime)
+    name = options.model or runtime.settings.default_model
+    runtime = with_reference(name, suite, runtime)
+    models = _models(name, runtime)
     tasks = suite.tasks[: options.limit]
     record = _stamped(
         RunRecord(
@@ -105,6 +117,8 @@ async def make_plan(suite: Suite, options: Options, runtime: Runtime) -> Plan:
         jobs=_jobs(tasks, record),
         finished=(),
         models=models,
+        runtime=runtime,
+        sandbox=await _sandbox(suite, runtime),
     )
 
 
@@ -113,6 +127,7 @@ async def _resumed(
 ) -> Plan:
     previous = await anyio.to_thread.run_sync(runtime.store.run, resume)
     _check_fit(previous, suite, options)
+    runtime = with_reference(previous.model, suite, runtime)
     models = _models(previous.model, runtime)
     samples = await anyio.to_thread.run_sync(runtime.store.samples, previous.run_id)
     finished = tuple(sample for sample in samples if sample.status == "ok")
@@ -139,6 +154,8 @@ async def _resumed(
         jobs=jobs,
         finished=finished,
         models=models,
+        runtime=runtime,
+        sandbox=await _sandbox(suite, runtime),
     )
 
 
@@ -169,6 +186,12 @@ def _check_fit(previous: RunRecord, suite: Suite, options: Options) -> None:
                 f"{what} has {name}={had!r} and cannot be resumed with {asked!r}.",
                 remedy=f"Leave {name} out, or start a new run.",
             )
+    solver, had = _solver(suite).get("solver"), previous.config.get("solver")
+    if solver != had:
+        raise EvalError(
+            f"{what} has the solver {had}, which is not {solver}.",
+            remedy="Resume it with the same solver, or start a new run.",
+        )
 
 
 def _models(name: str, runtime: Runtime) -> tuple[RegisteredModel, ...]:
@@ -213,7 +236,23 @@ def _config(
             }
             for model in models
         ],
+        **_solver(suite),
     }
+
+
+def _solver(suite: Suite) -> dict[str, Any]:
+    """The solver's name and fields, as JSON values; nothing where there is none."""
+    if suite.solver is None:
+        return {}
+    spec = json.dumps(scorer_spec(suite.solver), default=str, sort_keys=True)
+    return {"solver": json.loads(spec)}
+
+
+async def _sandbox(suite: Suite, runtime: Runtime) -> Sandbox | None:
+    """The runtime's, opened before a model is asked in vain."""
+    if any(map(needs_sandbox, (suite.solver, *(task.scorer for task in suite.tasks)))):
+        return await runtime.sandbox()
+    return None
 
 
 def _jobs(tasks: tuple[Task, ...], record: RunRecord) -> tuple[Job, ...]:

@@ -101,6 +101,8 @@ def _totals(run: EvalRun) -> str:
         if run.score_stderr is not None:
             score += f" ± {run.score_stderr:.3f} (standard error)"
     parts = [f"Score {score}", f"{len(run.samples)}/{record.planned_samples} samples"]
+    if (most := run.epochs_done) > 1:
+        parts.append(f"pass@{most} {run.pass_at(most):.3f}")
     if record.epochs > 1:
         parts.append(f"{record.epochs} epochs: latencies are medians, tokens sums")
     if record.finished_at is not None:

@@ -10,6 +10,8 @@ from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 from agentfarm.evals._columns import records_frame
+from agentfarm.evals._pass_at_k import samples_pass_at
+from agentfarm.evals._workflow_solver import WORKFLOW
 from agentfarm.events import RequestRecord
 from agentfarm.store import RunRecord, SampleRecord
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from agentfarm.store import Store
+
+
+# For which pass@k people report figures.
+_KS = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +63,8 @@ class EvalRun:
     Attributes:
         run: What was asked, of what, and how it ended.
         samples: The finished ones, by start.
-        requests: What the model was asked, by start; retries of a resumed run too.
+        requests: What the model was asked, by start; retries of a resumed run too,
+            but of a sample that a workflow worked on only the last attempt's.
     """
 
     run: RunRecord
@@ -92,6 +99,21 @@ class EvalRun:
             groups.setdefault(sample.task, []).append(sample)
         return tuple(_task_result(task, rows) for task, rows in groups.items())
 
+    def pass_at(self, k: int) -> float:
+        """How likely one of `k` answers to a task has a score of 1, mean over tasks.
+
+        It is `agentfarm.evals.pass_at_k` over each task's epochs; an error is wrong.
+
+        Raises:
+            EvalError: Some task has fewer than `k` finished samples.
+        """
+        return samples_pass_at(self.samples, k)
+
+    @property
+    def epochs_done(self) -> int:
+        """Finished samples of the task that has fewest: the largest k of `pass_at`."""
+        return min((task.samples for task in self.tasks), default=0)
+
     def samples_frame(self) -> pd.DataFrame:
         """The samples, see `agentfarm.evals.samples_frame`."""
         return records_frame(self.samples, SampleRecord)
@@ -107,8 +129,15 @@ class EvalRun:
             "score": self.score,
             "score_stderr": self.score_stderr,
             "errors": self.errors,
+            **self._passes(),
             "samples": [_plain(sample) for sample in self.samples],
         }
+
+    def _passes(self) -> dict[str, Any]:
+        """pass@k where it says more than the score: from two epochs on."""
+        most = self.epochs_done
+        ks = sorted({k for k in _KS if k < most} | {most}) if most > 1 else ()
+        return {"pass_at": {str(k): self.pass_at(k) for k in ks}} if ks else {}
 
     def __rich__(self) -> RenderableType:
         from agentfarm.evals._report import rich_report
@@ -164,11 +193,23 @@ def load_run(store: Store, run_id: str = "latest") -> EvalRun:
         StoreError: There is no such run; the message names near ones.
     """
     run = store.run(run_id)
+    samples = store.samples(run.run_id)
     return EvalRun(
         run=run,
-        samples=tuple(store.samples(run.run_id)),
-        requests=tuple(store.requests(run_id=run.run_id)),
+        samples=tuple(samples),
+        requests=requests_of(store, run.run_id, samples),
     )
+
+
+def requests_of(
+    store: Store, run_id: str, samples: Sequence[SampleRecord]
+) -> tuple[RequestRecord, ...]:
+    """What a run asked, by start: its own requests, and those of its workflows."""
+    found = store.requests(run_id=run_id)
+    for sample in samples:
+        if isinstance(workflow := sample.metadata.get(WORKFLOW), str):
+            found += store.requests(run_id=workflow)
+    return tuple(sorted(found, key=lambda request: request.started_at))
 
 
 def run_summaries(

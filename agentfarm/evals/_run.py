@@ -42,13 +42,15 @@ async def run(
     Every sample is in the Store before it counts as finished. What goes wrong
     with one sample, in the model or in the scorer, is kept as data: its status
     is ``error``. A server that answered before and is gone is waited for, two
-    minutes in all; then the run ends as ``failed``, to be resumed. Cancelling closes the requests in flight and leaves the run as
-    ``interrupted``, to be resumed. Published are RUN_STARTED, SAMPLE_COMPLETED
+    minutes in all; then the run ends as ``failed``, to be resumed; so it does where
+    the sandbox is gone. Cancelling closes the requests in flight and leaves the run
+    as ``interrupted``, to be resumed. Published are RUN_STARTED, SAMPLE_COMPLETED
     for each sample, and at the end RUN_COMPLETED, or INTERRUPT.
 
     Args:
         suite: A Suite, or whatever `load_suite` takes.
         model: A registered model's name; the settings' `default_model` if None.
+            ``reference`` plays the solutions that the suite's tasks bring along.
         runtime: Where to run; one is opened for the duration if None.
         settings: For the runtime that is opened.
         concurrency: Requests at once; the slots of the model's hosts if None.
@@ -68,6 +70,7 @@ async def run(
         ModelNotFound: The model is not registered, or its server lacks it.
         ProviderError: Nothing has answered yet and the server is not reachable
             or refuses the key; the run is kept as ``failed``.
+        SandboxUnavailable: The suite runs code and there is no sandbox.
         StoreError: The Store cannot be read or written.
     """
     options = Options(
@@ -141,5 +144,5 @@ async def _run(
     progress: Progress | bool | Literal["auto"] | None,
 ) -> EvalRun:
     plan = await make_plan(suite, options, runtime)
-    engine = Engine(plan, runtime, GuardedProgress(make_progress(progress)))
+    engine = Engine(plan, GuardedProgress(make_progress(progress)))
     return await engine.execute()

@@ -8,8 +8,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agentfarm.errors import EvalError, ProviderError
-from agentfarm.evals._scoring import Score, ScoreContext, scorer_name
+from agentfarm.errors import (
+    AgentFarmError,
+    EvalError,
+    ProviderError,
+    SandboxUnavailable,
+)
+from agentfarm.evals._scoring import Score, ScoreContext, needs_sandbox, scorer_name
+from agentfarm.evals._solver import Solution, SolveContext
 from agentfarm.llm import CallContext, ChatRequest
 from agentfarm.store import SampleRecord
 
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
     from agentfarm.evals._plan import Job, Plan
     from agentfarm.evals._suite import Task
     from agentfarm.llm import ChatResponse
+    from agentfarm.tools.sandbox import Sandbox
 
 
 @dataclass(slots=True)
@@ -27,23 +34,71 @@ class Attempt:
     request: ChatRequest
     started_at: float
     response: ChatResponse | None = None
+    solution: Solution | None = None
+    latency_s: float | None = None
     score: Score | None = None
     error: Exception | None = None
 
-    async def judge(self) -> None:
-        """Score the response; what the scorer raises is kept as the error."""
-        assert self.response is not None  # noqa: S101 - the caller has asked first
-        task = self.job.task
-        context = ScoreContext(
-            task=task, text=self.response.text.strip(), response=self.response
+    async def solve(self, plan: Plan) -> None:
+        """Have the suite's solver work on the task, and take its time.
+
+        What it raises is kept as the error, as with a scorer.
+
+        Raises:
+            AgentFarmError: As the solver raised it: a server may be gone.
+        """
+        solver = plan.suite.solver
+        assert solver is not None  # noqa: S101 - the caller has looked
+        context = SolveContext(
+            task=self.job.task,
+            request=self.request,
+            runtime=plan.runtime,
+            sandbox=plan.sandbox,
         )
+        start = time.perf_counter()
         try:
-            result: Any = task.scorer(context)
+            self.solution = _solution(await solver(context), solver)
+        except AgentFarmError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a solver's failure is data
+            self.error = error
+        finally:
+            self.latency_s = time.perf_counter() - start
+
+    async def judge(self, sandbox: Sandbox | None = None) -> None:
+        """Score the answer; what the scorer raises is kept as the error.
+
+        Raises:
+            SandboxUnavailable: No code can be run any more; no answer's fault.
+        """
+        task = self.job.task
+        try:
+            result: Any = task.scorer(self._context(sandbox))
             if inspect.isawaitable(result):
                 result = await result
             self.score = _checked(result, task)
+        except SandboxUnavailable:
+            raise
         except Exception as error:  # noqa: BLE001 - a scorer's failure is data
             self.error = error
+
+    def _context(self, sandbox: Sandbox | None) -> ScoreContext:
+        task = self.job.task
+        sandbox = sandbox if needs_sandbox(task.scorer) else None
+        if self.solution is not None:
+            return ScoreContext(
+                task=task,
+                text=self.solution.text.strip(),
+                files=self.solution.files,
+                sandbox=sandbox,
+            )
+        assert self.response is not None  # noqa: S101 - the caller has asked first
+        return ScoreContext(
+            task=task,
+            text=self.response.text.strip(),
+            response=self.response,
+            sandbox=sandbox,
+        )
 
     def record(self) -> SampleRecord:
         """The attempt as a row."""
@@ -64,14 +119,39 @@ class Attempt:
             explanation="" if score is None else score.explanation,
             error_type=None if error is None else type(error).__name__,
             error=None if error is None else str(error) or repr(error),
-            metadata=_metadata(job.task, score, self.response),
-            **_measured(self.response),
+            metadata=self._metadata(),
+            **self._measured(),
         )
 
     def _output(self) -> str:
+        if self.solution is not None:
+            return self.solution.text
         if self.response is not None:
             return self.response.text
         return self.error.partial_text if isinstance(self.error, ProviderError) else ""
+
+    def _measured(self) -> dict[str, Any]:
+        if self.latency_s is None:
+            return _measured(self.response)
+        # A solver's time; its requests' own are in their records.
+        data: dict[str, Any] = {"latency_s": self.latency_s}
+        if self.solution is not None:
+            data["input_tokens"] = self.solution.input_tokens
+            data["output_tokens"] = self.solution.output_tokens
+            data["tokens_estimated"] = self.solution.tokens_estimated
+        return data
+
+    def _metadata(self) -> dict[str, Any]:
+        """The task's, the solver's and the scorer's, its ``answer``, ``warnings``."""
+        data: dict[str, Any] = dict(self.job.task.metadata)
+        if self.solution is not None:
+            data |= self.solution.metadata
+        if self.score is not None:
+            data |= self.score.metadata
+            data["answer"] = self.score.answer
+        if self.response is not None and self.response.warnings:
+            data["warnings"] = list(self.response.warnings)
+        return _json_values(data)
 
 
 def make_request(job: Job, plan: Plan) -> ChatRequest:
@@ -95,6 +175,15 @@ def _checked(result: object, task: Task) -> Score:
     raise EvalError(
         f"The scorer {scorer_name(task.scorer)} returned a {type(result).__name__}.",
         remedy="Return agentfarm.evals.Score(value=...).",
+    )
+
+
+def _solution(result: object, solver: object) -> Solution:
+    if isinstance(result, Solution):
+        return result
+    raise EvalError(
+        f"The solver {scorer_name(solver)} returned a {type(result).__name__}.",
+        remedy="Return agentfarm.evals.Solution(text=...).",
     )
 
 
@@ -124,16 +213,7 @@ def _measured(response: ChatResponse | None) -> dict[str, Any]:
     }
 
 
-def _metadata(
-    task: Task, score: Score | None, response: ChatResponse | None
-) -> dict[str, Any]:
-    """The task's metadata, the scorer's, its ``answer``, and any ``warnings``."""
-    data: dict[str, Any] = dict(task.metadata)
-    if score is not None:
-        data |= score.metadata
-        data["answer"] = score.answer
-    if response is not None and response.warnings:
-        data["warnings"] = list(response.warnings)
+def _json_values(data: dict[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(data, allow_nan=False)
     except (TypeError, ValueError):

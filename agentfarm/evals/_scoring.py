@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from agentfarm.errors import EvalError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from agentfarm.evals._suite import Task
     from agentfarm.llm import ChatResponse
+    from agentfarm.tools.sandbox import Sandbox, SandboxFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,12 +61,19 @@ class ScoreContext:
     Attributes:
         task: The task, with its target.
         text: The model's answer, without surrounding white space.
-        response: The whole response, with tokens, timing and tool calls.
+        response: The whole response, with tokens, timing and tool calls; None
+            where a solver answered, which may have asked any number of times.
+        files: What a solver left in its workspace, by relative name.
+        sandbox: Where code is run; None unless the scorer says ``needs_sandbox``.
     """
 
     task: Task
     text: str
-    response: ChatResponse
+    response: ChatResponse | None = None
+    files: Mapping[str, SandboxFile] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    sandbox: Sandbox | None = None
 
 
 class Scorer(Protocol):
@@ -72,8 +81,14 @@ class Scorer(Protocol):
 
     It may be ``async``. An exception it raises becomes the sample's error and
     stops nothing. It runs in the event loop, so long computations belong into a
-    thread. A scorer may have a ``name`` (else the function's is used) and a
-    ``check`` method, see `TaskCheck`.
+    thread. A scorer may have
+
+    - a ``name``, else the function's is used,
+    - a ``check`` method, see `TaskCheck`,
+    - ``needs_sandbox = True``: a run then opens the sandbox before it begins, and
+      `ScoreContext.sandbox` is it,
+    - a ``spec()`` method: what decides its scores, as a mapping of JSON values;
+      it goes into the suite's hash.
     """
 
     def __call__(self, context: ScoreContext, /) -> Score | Awaitable[Score]:
@@ -90,8 +105,8 @@ class TaskCheck(Protocol):
         ...
 
 
-def scorer_name(scorer: Scorer) -> str:
-    """What people call a scorer: its ``name``, or that of its function or class."""
+def scorer_name(scorer: object) -> str:
+    """What people call a scorer or solver: its ``name``, else that of its code."""
     for attribute in ("name", "__name__"):
         name = getattr(scorer, attribute, None)
         if isinstance(name, str) and name:
@@ -99,12 +114,19 @@ def scorer_name(scorer: Scorer) -> str:
     return type(scorer).__name__
 
 
-def scorer_spec(scorer: Scorer) -> dict[str, Any]:
-    """What tells one scorer from another, as JSON values, for a suite's hash.
+def needs_sandbox(scorer: object) -> bool:
+    """Whether a scorer or solver runs code."""
+    return getattr(scorer, "needs_sandbox", False) is True
 
-    A dataclass is its name and fields. Of any other callable only its place
-    counts: an edit inside the function goes unseen.
+
+def scorer_spec(scorer: object) -> dict[str, Any]:
+    """What tells one scorer or solver from another, as JSON values.
+
+    It is what its ``spec()`` says; else a dataclass is its name and fields. Of any
+    other callable only its place counts: an edit inside the function goes unseen.
     """
+    if callable(own := getattr(scorer, "spec", None)):
+        return {"name": scorer_name(scorer), **own()}
     if dataclasses.is_dataclass(scorer):
         # mypy takes a dataclass type for possible here; a scorer is an instance.
         fields = dataclasses.asdict(cast("Any", scorer))

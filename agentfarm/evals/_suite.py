@@ -7,11 +7,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentfarm.errors import EvalError
 from agentfarm.evals._scoring import Scorer, TaskCheck, scorer_spec
 from agentfarm.llm import Message
+
+if TYPE_CHECKING:
+    from agentfarm.evals._solver import Solver
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -32,6 +35,9 @@ class Task:
         response_schema: JSON schema that the server makes the answer follow.
         choices: Options for ``choice``, lettered A, B, … below `prompt`.
         metadata: Kept with each sample, e.g. ``{"category": "math"}`` (JSON).
+        files: What a solver finds in its workspace: texts by relative name.
+        reference: A right answer, which the model ``reference`` plays: a text, or
+            for a solver the files to write.
 
     Raises:
         EvalError: A field is malformed; the message names the task.
@@ -47,6 +53,8 @@ class Task:
     response_schema: Mapping[str, Any] | None = None
     choices: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    reference: Mapping[str, str] | str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
@@ -61,13 +69,25 @@ class Task:
         if self.max_tokens is not None and self.max_tokens < 1:
             raise self.error(f"has max_tokens={self.max_tokens}", "Use 1 or more.")
         try:
-            json.dumps([self.target, self.response_schema, dict(self.metadata)])
+            json.dumps(
+                [
+                    self.target,
+                    self.response_schema,
+                    dict(self.metadata),
+                    dict(self.files),
+                ]
+            )
         except (TypeError, ValueError) as error:
             raise self.error(
                 f"holds something that is not JSON: {error}",
-                "Use text, numbers, lists and mappings in target, response_schema "
-                "and metadata.",
+                "Use text, numbers, lists and mappings in target, response_schema, "
+                "metadata and files.",
             ) from None
+        if self.files and isinstance(self.reference, str):
+            raise self.error(
+                "starts from files and has a text as its reference",
+                "Give it the files that solve it.",
+            )
         if isinstance(self.scorer, TaskCheck):
             self.scorer.check(self)
 
@@ -142,6 +162,7 @@ class Suite:
         temperature: Default sampling temperature; 0 takes the likeliest token.
         max_tokens: Longest answer of a task that sets none.
         seed: Default sampling seed; epoch n uses ``seed + n - 1``.
+        solver: Works on each task, e.g. with agents; None asks the model once.
 
     Raises:
         EvalError: A field is malformed, no task is there, or two share an id.
@@ -154,6 +175,7 @@ class Suite:
     temperature: float = 0.0
     max_tokens: int = 256
     seed: int | None = 0
+    solver: Solver | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
@@ -182,8 +204,8 @@ class Suite:
     def suite_hash(self) -> str:
         """Hash of all that decides questions and scores: 16 hex digits.
 
-        Temperature and seed are left out, since a run can override them and its
-        `config` records them; so are name, description and metadata.
+        Temperature, seed and solver are left out, since a run's `config` records
+        them; so are name, description, metadata and reference.
         """
         content = [
             [
@@ -194,6 +216,8 @@ class Suite:
                 task.max_tokens or self.max_tokens,
                 task.response_schema,
                 scorer_spec(task.scorer),
+                # Only where there are any: runs of other suites keep their hash.
+                *([dict(task.files)] if task.files else []),
             ]
             for task in self.tasks
         ]

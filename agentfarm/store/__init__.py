@@ -6,19 +6,29 @@ SQLAlchemy loads when a Store is opened, not when this package is imported.
 from __future__ import annotations
 
 from agentfarm.store._records import (
+    MemoryRecord,
     RunRecord,
     RunStatus,
     SampleRecord,
     SampleStatus,
     SampleTally,
+    WorkflowRecord,
+    WorkflowStatus,
+    WorkflowStepRecord,
+    WorkflowStepStatus,
 )
 from agentfarm.store._store import Store
 
 __all__ = [
+    "MemoryRecord",
     "RunRecord",
     "RunStatus",
     "SampleRecord",
     "SampleStatus",
     "SampleTally",
     "Store",
+    "WorkflowRecord",
+    "WorkflowStatus",
+    "WorkflowStepRecord",
+    "WorkflowStepStatus",
 ]

@@ -1,4 +1,4 @@
-"""Whether the process that runs an evaluation still exists."""
+"""Whether the process that runs an evaluation or a workflow still exists."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agentfarm.store._records import RunRecord
+    from agentfarm.store._records import RunRecord, WorkflowRecord
 
 __all__ = ["is_gone"]
 
@@ -15,7 +15,7 @@ __all__ = ["is_gone"]
 _TOLERANCE_S = 2.0
 
 
-def is_gone(run: RunRecord) -> bool:
+def is_gone(run: RunRecord | WorkflowRecord) -> bool:
     """Whether a run is marked running although its process is dead.
 
     Known only on the run's own host, by process id and start time, since ids are

@@ -3,33 +3,77 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Select, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from agentfarm.errors import StoreError
 from agentfarm.store._liveness import is_gone
-from agentfarm.store._records import SampleTally
-from agentfarm.store._tables import REQUESTS, RUNS, SAMPLES, RecordTable
+from agentfarm.store._recall import rank
+from agentfarm.store._records import RunRecord, SampleTally, WorkflowRecord
+from agentfarm.store._tables import (
+    MEMORIES,
+    REQUESTS,
+    RUNS,
+    SAMPLES,
+    WORKFLOW_STEPS,
+    WORKFLOWS,
+    RecordTable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agentfarm.events import RequestRecord
     from agentfarm.store._database import Database
-    from agentfarm.store._records import RunRecord, SampleRecord
+    from agentfarm.store._records import (
+        MemoryRecord,
+        SampleRecord,
+        WorkflowStepRecord,
+    )
 
 __all__ = ["Reader"]
 
 R = TypeVar("R")
 T = TypeVar("T")
+P = TypeVar("P", RunRecord, WorkflowRecord)
 
 _NEAR = 5
 # Well below the number of parameters that any database takes.
 _IDS_AT_ONCE = 500
+# Memories are ranked here, alike for every database: so many of a project at most.
+_RECALLED = 2000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Process(Generic[P]):
+    """What a process runs, found by its id, and what to say where it is not.
+
+    Attributes:
+        table: Its records, which have `run_id`, `started_at` and `status`.
+        name: What people call one of them.
+        first: How to make the first.
+        listing: How to see all, as the end of a sentence.
+    """
+
+    table: RecordTable[P]
+    name: str
+    first: str
+    listing: str = ""
+
+
+_RUN = _Process(
+    table=RUNS,
+    name="run",
+    first="Run an evaluation first.",
+    listing="; `agentfarm eval list` lists all",
+)
+_WORKFLOW = _Process(
+    table=WORKFLOWS, name="workflow", first='Run one: agentfarm run "task".'
+)
 
 
 class Reader:
@@ -41,7 +85,7 @@ class Reader:
     def runs(
         self, *, suite: str | None, model: str | None, limit: int | None
     ) -> list[RunRecord]:
-        query = _newest_runs().limit(limit)
+        query = _newest(RUNS).limit(limit)
         if suite is not None:
             query = query.where(RUNS.table.c.suite == suite)
         if model is not None:
@@ -49,16 +93,33 @@ class Reader:
         return [_as_seen(run) for run in self._fetch(RUNS, query)]
 
     def run(self, run_id: str) -> RunRecord:
-        found = self._read(lambda connection: _find(connection, run_id))
-        if len(found) == 1:
-            return _as_seen(found[0])
-        if found:
-            near = [run.run_id for run in found]
-            raise StoreError(
-                f"{len(near)} runs begin with {run_id!r}: {_listed(near)}.",
-                remedy="Give more characters of the id.",
-            )
-        raise self._unknown(run_id)
+        return self._one(_RUN, run_id)
+
+    def workflows(self, *, limit: int | None) -> list[WorkflowRecord]:
+        found = self._fetch(WORKFLOWS, _newest(WORKFLOWS).limit(limit))
+        return [_as_seen(workflow) for workflow in found]
+
+    def workflow(self, run_id: str) -> WorkflowRecord:
+        return self._one(_WORKFLOW, run_id)
+
+    def workflow_steps(self, run_id: str) -> list[WorkflowStepRecord]:
+        column = WORKFLOW_STEPS.table.c
+        return self._fetch(
+            WORKFLOW_STEPS,
+            select(WORKFLOW_STEPS.table)
+            .where(column.run_id == run_id)
+            .order_by(column.seq, column.started_at, column["key"]),
+        )
+
+    def memories(
+        self, project: str, *, query: str | None, limit: int | None
+    ) -> list[MemoryRecord]:
+        column = MEMORIES.table.c
+        newest = select(MEMORIES.table).where(column.project == project)
+        newest = newest.order_by(column.created_at.desc(), column.memory_id.desc())
+        if query is None:
+            return self._fetch(MEMORIES, newest.limit(limit))
+        return rank(self._fetch(MEMORIES, newest.limit(_RECALLED)), query)[:limit]
 
     def samples(self, run_id: str) -> list[SampleRecord]:
         column = SAMPLES.table.c
@@ -99,20 +160,31 @@ class Reader:
             query = query.where(column.started_at >= since)
         return self._fetch(REQUESTS, query)[::-1]
 
-    def _unknown(self, run_id: str) -> StoreError:
-        query = select(RUNS.table.c.run_id).order_by(RUNS.table.c.started_at.desc())
+    def _one(self, kind: _Process[P], run_id: str) -> P:
+        found = self._read(lambda connection: _find(connection, kind.table, run_id))
+        if len(found) == 1:
+            return _as_seen(found[0])
+        if found:
+            near = [each.run_id for each in found]
+            raise StoreError(
+                f"{len(near)} {kind.name}s begin with {run_id!r}: {_listed(near)}.",
+                remedy="Give more characters of the id.",
+            )
+        raise self._unknown(kind, run_id)
+
+    def _unknown(self, kind: _Process[P], run_id: str) -> StoreError:
+        column = kind.table.table.c
+        query = select(column.run_id).order_by(column.started_at.desc())
         ids = self._read(lambda connection: list(connection.scalars(query.limit(1000))))
         place = f"in the Store at {self._database.label}"
         if not ids:
-            return StoreError(
-                f"There are no runs {place}.", remedy="Run an evaluation first."
-            )
+            return StoreError(f"There are no {kind.name}s {place}.", remedy=kind.first)
         near = difflib.get_close_matches(run_id, ids, n=_NEAR)
         return StoreError(
-            f"There is no run {run_id!r} {place}.",
+            f"There is no {kind.name} {run_id!r} {place}.",
             remedy=f"Near it: {_listed(near)}."
             if near
-            else f"The newest is {ids[0]}; `agentfarm eval list` lists all.",
+            else f"The newest is {ids[0]}{kind.listing}.",
         )
 
     def _fetch(self, mapping: RecordTable[R], query: Select[Any]) -> list[R]:
@@ -135,22 +207,25 @@ def _records(
     return [mapping.load(row._asdict()) for row in connection.execute(query)]
 
 
-def _newest_runs() -> Select[Any]:
-    column = RUNS.table.c
-    return select(RUNS.table).order_by(column.started_at.desc(), column.run_id.desc())
+def _newest(mapping: RecordTable[P]) -> Select[Any]:
+    column = mapping.table.c
+    return select(mapping.table).order_by(
+        column.started_at.desc(), column.run_id.desc()
+    )
 
 
-def _find(connection: Connection, run_id: str) -> list[RunRecord]:
-    """The run of this id, the newest, or all whose ids begin like this."""
+def _find(connection: Connection, mapping: RecordTable[P], run_id: str) -> list[P]:
+    """The one of this id, the newest, or all whose ids begin like this."""
     if run_id == "latest":
-        return _records(connection, RUNS, _newest_runs().limit(1))
-    column = RUNS.table.c.run_id
-    exact = _records(connection, RUNS, select(RUNS.table).where(column == run_id))
+        return _records(connection, mapping, _newest(mapping).limit(1))
+    column = mapping.table.c.run_id
+    query = select(mapping.table).where(column == run_id)
+    exact = _records(connection, mapping, query)
     if exact or not run_id:
         return exact
     # Not LIKE, which ignores case in SQLite and knows wildcards.
     begins = func.substr(column, 1, len(run_id)) == run_id
-    return _records(connection, RUNS, _newest_runs().where(begins))
+    return _records(connection, mapping, _newest(mapping).where(begins))
 
 
 def _listed(ids: list[str]) -> str:
@@ -158,6 +233,6 @@ def _listed(ids: list[str]) -> str:
     return ", ".join(ids[:_NEAR]) + more
 
 
-def _as_seen(run: RunRecord) -> RunRecord:
-    """The run with ``interrupted`` for one whose process has died over it."""
-    return replace(run, status="interrupted") if is_gone(run) else run
+def _as_seen(record: P) -> P:
+    """The record with ``interrupted`` for one whose process has died over it."""
+    return replace(record, status="interrupted") if is_gone(record) else record

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 RunStatus = Literal["running", "completed", "interrupted", "failed"]
 SampleStatus = Literal["ok", "error"]
+WorkflowStatus = Literal["running", "completed", "failed", "interrupted"]
+WorkflowStepStatus = Literal["ok", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,3 +114,86 @@ class SampleTally:
     samples: int = 0
     errors: int = 0
     score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkflowRecord:
+    """One task that agents worked on.
+
+    Attributes:
+        run_id: Unique, sortable by time.
+        task: What was asked for.
+        workspace: Folder that the agents work in, as an absolute path.
+        model: The registered name of the model; None where each agent has its own.
+        status: A reader reports ``interrupted`` for a ``running`` row whose
+            process is gone.
+        started_at, finished_at: Unix time, seconds.
+        config: Whatever else shaped it, such as limits and seeds (JSON).
+        summary: What came of it, for people.
+        error: Why it failed, if it did.
+        pid, process_started_at, hostname: The process that runs it.
+        version: AgentFarm's version.
+    """
+
+    run_id: str
+    task: str
+    workspace: str
+    model: str | None
+    status: WorkflowStatus
+    started_at: float
+    finished_at: float | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    summary: str | None = None
+    error: str | None = None
+    pid: int | None = None
+    process_started_at: float | None = None
+    hostname: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkflowStepRecord:
+    """One finished step of a workflow: what a resumed one need not do again.
+
+    Attributes:
+        run_id: The workflow's.
+        key: Which step, unique within the workflow, e.g. ``plan`` or ``verify:1``.
+        seq: Its place among the workflow's steps.
+        agent: Who did it.
+        status: How it ended.
+        started_at, finished_at: Unix time, seconds.
+        output: What it handed on (JSON).
+        input_tokens, output_tokens: Of all its requests; None where unknown.
+    """
+
+    run_id: str
+    key: str
+    seq: int
+    agent: str
+    status: WorkflowStepStatus
+    started_at: float
+    finished_at: float
+    output: Mapping[str, Any] = field(default_factory=dict)
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryRecord:
+    """Something that agents shall find again, in one project only.
+
+    Attributes:
+        memory_id: Unique, sortable by time.
+        project: Whom it belongs to.
+        kind: What it is, e.g. ``note``.
+        text: Its content.
+        created_at: Unix time, seconds.
+        metadata: Whatever belongs to it (JSON).
+    """
+
+    memory_id: str
+    project: str
+    kind: str
+    text: str
+    created_at: float
+    metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -1,30 +1,27 @@
 """The schema's version: created once, migrated forward, never guessed.
 
 Version 1 is the first one published. To change a table, change its record, add a
-function to `MIGRATIONS` that brings an older database to the new shape, and test it
+function to `_migrations` that brings an older database to the new shape, and test it
 on a database of the older version. Published functions are never changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from agentfarm.errors import StoreError
+from agentfarm.store._migrations import MIGRATIONS, Migration
 from agentfarm.store._tables import META, METADATA
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentfarm.store._database import Database
 
 __all__ = ["MIGRATIONS", "Migration", "prepare"]
-
-Migration = Callable[[Connection], None]
-
-# The first one leads from version 1 to version 2, and so on.
-MIGRATIONS: tuple[Migration, ...] = ()
 
 
 def prepare(

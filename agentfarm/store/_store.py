@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from agentfarm.events import RequestRecord
     from agentfarm.store._database import Database
     from agentfarm.store._reader import Reader
-    from agentfarm.store._records import RunRecord, SampleRecord, SampleTally
+    from agentfarm.store._records import (
+        MemoryRecord,
+        RunRecord,
+        SampleRecord,
+        SampleTally,
+        WorkflowRecord,
+        WorkflowStepRecord,
+    )
     from agentfarm.store._writer import Writer
 
 __all__ = ["Store"]
@@ -25,15 +32,16 @@ _OWN_TELEMETRY_S = 1.0
 
 
 class Store:
-    """Requests, runs and samples in a SQLite file or a PostgreSQL database.
+    """What was measured and done, in a SQLite file or a PostgreSQL database.
 
     Several processes and threads may use the same database at once. One thread per
-    Store writes. A run or sample is committed when its `put_…` returns; telemetry is
-    committed in batches, so a killed process loses at most the last batch of it.
+    Store writes. A run, sample, workflow, step or memory is committed when its
+    `put_…` or `add_memory` returns; telemetry of requests is committed in batches,
+    so a killed process loses at most the last batch of it.
 
-    If the database cannot be written for now, runs and samples wait in memory and
-    are tried again; of telemetry the newest records are kept, and the others are
-    counted in `dropped_requests`. What is queued is written when the Store is
+    If the database cannot be written for now, telemetry's newest records are kept,
+    and the others are counted in `dropped_requests`; all else waits in memory and
+    is tried again. What is queued is written when the Store is
     closed or forgotten, and when the interpreter exits.
 
     Text that a database cannot hold is replaced, never refused: NUL by ``␀``, a lone
@@ -151,6 +159,54 @@ class Store:
 
         await self._writing().put_async(SAMPLES, sample)
 
+    def put_workflow(self, workflow: WorkflowRecord) -> None:
+        """Insert or replace a workflow; it is durable when this returns.
+
+        Raises:
+            StoreError: It was refused, or not written within `patience_s`.
+        """
+        from agentfarm.store._tables import WORKFLOWS
+
+        self._writing().put(WORKFLOWS, workflow)
+
+    def put_workflow_step(self, step: WorkflowStepRecord) -> None:
+        """Insert or replace a workflow's step; it is durable when this returns.
+
+        Raises:
+            StoreError: It was refused, or not written within `patience_s`.
+        """
+        from agentfarm.store._tables import WORKFLOW_STEPS
+
+        self._writing().put(WORKFLOW_STEPS, step)
+
+    def add_memory(self, memory: MemoryRecord) -> None:
+        """Insert or replace a memory; it is durable when this returns.
+
+        Raises:
+            StoreError: It was refused, or not written within `patience_s`.
+        """
+        from agentfarm.store._tables import MEMORIES
+
+        self._writing().put(MEMORIES, memory)
+
+    async def put_workflow_async(self, workflow: WorkflowRecord) -> None:
+        """`put_workflow` without blocking the loop; a cancelled task's one is kept."""
+        from agentfarm.store._tables import WORKFLOWS
+
+        await self._writing().put_async(WORKFLOWS, workflow)
+
+    async def put_workflow_step_async(self, step: WorkflowStepRecord) -> None:
+        """`put_workflow_step` without blocking; a cancelled task's step is kept."""
+        from agentfarm.store._tables import WORKFLOW_STEPS
+
+        await self._writing().put_async(WORKFLOW_STEPS, step)
+
+    async def add_memory_async(self, memory: MemoryRecord) -> None:
+        """`add_memory` without blocking the loop; a cancelled task's one is kept."""
+        from agentfarm.store._tables import MEMORIES
+
+        await self._writing().put_async(MEMORIES, memory)
+
     def flush(self) -> None:
         """Wait until all telemetry added so far is committed.
 
@@ -204,6 +260,39 @@ class Store:
     def tallies(self, run_ids: Sequence[str]) -> dict[str, SampleTally]:
         """How many samples each run has and their mean score, by full id."""
         return self._reading().tallies(run_ids)
+
+    def workflows(self, *, limit: int | None = None) -> list[WorkflowRecord]:
+        """Workflows, newest first.
+
+        One that is marked running is reported as ``interrupted`` if its process ran
+        on this host and is gone.
+        """
+        return self._reading().workflows(limit=limit)
+
+    def workflow(self, run_id: str) -> WorkflowRecord:
+        """One workflow, by its id, the beginning of its id, or ``latest``.
+
+        Raises:
+            StoreError: None or several fit; the message names near ones.
+        """
+        return self._reading().workflow(run_id)
+
+    def workflow_steps(self, run_id: str) -> list[WorkflowStepRecord]:
+        """The steps of a workflow, by the full id, in their order."""
+        return self._reading().workflow_steps(run_id)
+
+    def memories(
+        self, project: str, query: str | None = None, limit: int | None = 50
+    ) -> list[MemoryRecord]:
+        """What a project remembers, newest first.
+
+        Args:
+            project: Only what belongs to it, by its exact name.
+            query: Only what shares a word with this, the most words first. It is
+                looked for among the newest 2000.
+            limit: At most this many.
+        """
+        return self._reading().memories(project, query=query, limit=limit)
 
     def requests(
         self,

@@ -45,12 +45,28 @@ from sqlalchemy import (
 )
 
 from agentfarm.events import RequestRecord
-from agentfarm.store._records import RunRecord, SampleRecord
+from agentfarm.store._records import (
+    MemoryRecord,
+    RunRecord,
+    SampleRecord,
+    WorkflowRecord,
+    WorkflowStepRecord,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
-__all__ = ["META", "METADATA", "REQUESTS", "RUNS", "SAMPLES", "RecordTable"]
+__all__ = [
+    "MEMORIES",
+    "META",
+    "METADATA",
+    "REQUESTS",
+    "RUNS",
+    "SAMPLES",
+    "WORKFLOWS",
+    "WORKFLOW_STEPS",
+    "RecordTable",
+]
 
 R = TypeVar("R")
 Convert = Callable[[Any], Any]
@@ -128,7 +144,8 @@ class RecordTable(Generic[R]):
 
     Args:
         name: The table's name.
-        record: A dataclass whose first field is the primary key.
+        record: A dataclass whose first fields are the primary key.
+        keys: How many fields that are.
         indexes: Groups of columns that queries search or sort by.
     """
 
@@ -138,13 +155,13 @@ class RecordTable(Generic[R]):
         record: type[R],
         metadata: MetaData,
         *,
+        keys: int = 1,
         indexes: tuple[tuple[str, ...], ...] = (),
     ) -> None:
         self.record = record
         hints = type_hints(record)
         names = [item.name for item in fields(record)]  # type: ignore[arg-type]
         kinds = {item: _kind(hints[item]) for item in names}
-        self.key = names[0]
         self.table = Table(
             name,
             metadata,
@@ -153,7 +170,7 @@ class RecordTable(Generic[R]):
                 Column(
                     item,
                     kind.type(),
-                    primary_key=item == self.key,
+                    primary_key=item in names[:keys],
                     nullable=optional or isinstance(kind.missing, float),
                 )
                 for item, (kind, optional) in kinds.items()
@@ -191,4 +208,9 @@ SAMPLES = RecordTable(
 )
 REQUESTS = RecordTable(
     "requests", RequestRecord, METADATA, indexes=(("run_id",), ("started_at",))
+)
+WORKFLOWS = RecordTable("workflows", WorkflowRecord, METADATA)
+WORKFLOW_STEPS = RecordTable("workflow_steps", WorkflowStepRecord, METADATA, keys=2)
+MEMORIES = RecordTable(
+    "memories", MemoryRecord, METADATA, indexes=(("project", "created_at"),)
 )

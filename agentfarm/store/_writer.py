@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentfarm.errors import StoreError
-from agentfarm.store._tables import REQUESTS, RUNS, SAMPLES, RecordTable
+from agentfarm.store._tables import (
+    MEMORIES,
+    REQUESTS,
+    RUNS,
+    SAMPLES,
+    WORKFLOW_STEPS,
+    WORKFLOWS,
+    RecordTable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +39,11 @@ _LOG = logging.getLogger("agentfarm.store")
 _LARGE_BATCH = 500
 _RETRY_S = 0.05
 _MAX_RETRY_S = 1.0
+
+_MAPPINGS: tuple[RecordTable[Any], ...] = (
+    *(RUNS, SAMPLES, REQUESTS),
+    *(WORKFLOWS, WORKFLOW_STEPS, MEMORIES),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +76,7 @@ class Writer:
     Telemetry waits for its batch, at most `flush_s`. If the database cannot be
     written for now (locked, full, gone), the batch in hand is tried again and
     again; meanwhile the newest `buffer` records of telemetry are kept, older ones
-    are dropped and counted, and runs and samples are all kept. A row that the
+    are dropped and counted, and all other rows are kept. A row that the
     database refuses for itself does not hold up the others.
     """
 
@@ -76,8 +89,7 @@ class Writer:
         self._buffer = buffer
         self._patience_s = patience_s
         self._upserts = {
-            mapping.table: database.upsert(mapping.table)
-            for mapping in (RUNS, SAMPLES, REQUESTS)
+            mapping.table: database.upsert(mapping.table) for mapping in _MAPPINGS
         }
         # Reentrant, since a garbage collection inside may call `stop`.
         self._wake = threading.Condition(threading.RLock())
@@ -190,7 +202,7 @@ class Writer:
         return StoreError(
             f"The Store at {self._database.label} did not write within "
             f"{self._patience_s:g} s: {self._outage or 'the database does not answer'}.",
-            remedy="Runs and samples stay in memory and are tried again until the "
+            remedy="Runs and the like stay in memory and are tried again until the "
             "Store is closed. Find out what blocks the database.",
         )
 

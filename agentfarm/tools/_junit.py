@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -9,6 +10,9 @@ from xml.etree import ElementTree as ET
 MAX_BYTES = 4 * 2**20
 MAX_FAILURES = 50
 MESSAGE_CHARS = 500
+
+# A frame in a file of the work, as pytest's short tracebacks begin one.
+_PLACE = re.compile(r"^((?!/|\.\./)[^\s:][^:\n]*\.py):(\d{1,7}): ", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +22,8 @@ class Report:
     Attributes:
         passed, failed, errors, skipped: Number of tests; an error is one in a
             fixture or in the collection. Expected failures count as skipped.
-        failures: Name and message of the first failures and errors.
+        failures: Name and message of the first failures and errors, and file and
+            line of the innermost frame in a file of the work, or None.
     """
 
     passed: int
@@ -51,8 +56,10 @@ def read_report(content: bytes) -> Report | None:
         )
         counts[outcome] += 1
         if outcome in {"error", "failure"} and len(failures) < MAX_FAILURES:
+            file, line = _place(ended[outcome])
             message = _message(ended[outcome])
-            failures.append({"name": _name(case), "message": message})
+            found = {"name": _name(case), "message": message, "file": file}
+            failures.append({**found, "line": line})
     return Report(
         passed=counts["passed"],
         failed=counts["failure"],
@@ -73,3 +80,10 @@ def _message(element: ET.Element) -> str:
     marked = [line[1:].strip() for line in lines if line.startswith("E ")]
     message = "\n".join(marked) or element.get("message") or ""
     return message[:MESSAGE_CHARS]
+
+
+def _place(element: ET.Element) -> tuple[str | None, int | None]:
+    places = _PLACE.findall(element.text or "")
+    return (
+        (places[-1][0][:MESSAGE_CHARS], int(places[-1][1])) if places else (None, None)
+    )

@@ -14,6 +14,7 @@ from agentfarm.llm.testing import FakeProvider, StubServer
 from agentfarm.monitoring import PerformanceTracker
 from agentfarm.runtime import Runtime
 from agentfarm.store import Store
+from agentfarm.tools.sandbox import Sandbox, open_sandbox
 
 
 @pytest.fixture
@@ -99,3 +100,10 @@ def stub_settings(settings, stub) -> Settings:
     return load_settings(
         home=settings.home, default_model="stub", models=({**model, "model": "m"},)
     )
+
+
+@pytest.fixture
+async def sandbox(settings, sandbox_image) -> AsyncGenerator[Sandbox]:
+    """The machine's own, closed afterwards."""
+    async with await open_sandbox("docker", settings=settings) as sandbox:
+        yield sandbox

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from agentfarm.events import RequestRecord
-from agentfarm.store import RunRecord, SampleRecord, Store
+from agentfarm.store import (
+    MemoryRecord,
+    RunRecord,
+    SampleRecord,
+    Store,
+    WorkflowRecord,
+    WorkflowStepRecord,
+)
 
 DEADLINE_S = 30.0
 
@@ -109,7 +116,8 @@ def locked():
         from sqlalchemy import NullPool, create_engine, text
 
         with create_engine(url, poolclass=NullPool).begin() as connection:
-            connection.execute(text("LOCK requests, runs, samples IN EXCLUSIVE MODE"))
+            tables = "requests, runs, samples, workflows, workflow_steps, memories"
+            connection.execute(text(f"LOCK {tables} IN EXCLUSIVE MODE"))
             yield
 
     return lock
@@ -201,5 +209,50 @@ def a_request():
             "latency_s": 0.25,
         }
         return RequestRecord(request_id=request_id, **(values | fields))
+
+    return make
+
+
+@pytest.fixture
+def a_workflow():
+    def make(run_id="run-1", **fields):
+        values = {
+            "task": "Write a prime function.",
+            "workspace": "/home/someone/work",
+            "model": "embedded",
+            "status": "completed",
+            "started_at": 1_700_000_000.0,
+        }
+        return WorkflowRecord(run_id=run_id, **(values | fields))
+
+    return make
+
+
+@pytest.fixture
+def a_step():
+    def make(key="plan", **fields):
+        values = {
+            "run_id": "run-1",
+            "seq": 1,
+            "agent": "planner",
+            "status": "ok",
+            "started_at": 1_700_000_000.0,
+            "finished_at": 1_700_000_001.0,
+        }
+        return WorkflowStepRecord(key=key, **(values | fields))
+
+    return make
+
+
+@pytest.fixture
+def a_memory():
+    def make(memory_id="memory-1", **fields):
+        values = {
+            "project": "shop",
+            "kind": "note",
+            "text": "Prices are in cents.",
+            "created_at": 1_700_000_000.0,
+        }
+        return MemoryRecord(memory_id=memory_id, **(values | fields))
 
     return make

@@ -7,27 +7,46 @@ from typing import get_args, get_type_hints
 import pytest
 
 from agentfarm.events import RequestRecord
-from agentfarm.store import RunRecord, SampleRecord, Store
-from agentfarm.store._tables import REQUESTS, RUNS, SAMPLES, clean_json, clean_text
+from agentfarm.store import (
+    MemoryRecord,
+    RunRecord,
+    SampleRecord,
+    Store,
+    WorkflowRecord,
+    WorkflowStepRecord,
+)
+from agentfarm.store._tables import (
+    MEMORIES,
+    REQUESTS,
+    RUNS,
+    SAMPLES,
+    WORKFLOW_STEPS,
+    WORKFLOWS,
+    clean_json,
+    clean_text,
+)
 
-RECORDS = [RunRecord, SampleRecord, RequestRecord]
+WRITE_AND_READ = {
+    RunRecord: (Store.put_run, lambda store, it: store.run(it.run_id)),
+    SampleRecord: (Store.put_sample, lambda store, it: store.samples(it.run_id)[0]),
+    RequestRecord: (Store.add_request, lambda store, it: store.requests()[0]),
+    WorkflowRecord: (Store.put_workflow, lambda store, it: store.workflow(it.run_id)),
+    WorkflowStepRecord: (
+        Store.put_workflow_step,
+        lambda store, it: store.workflow_steps(it.run_id)[0],
+    ),
+    MemoryRecord: (Store.add_memory, lambda store, it: store.memories(it.project)[0]),
+}
+RECORDS = list(WRITE_AND_READ)
 
 
 def write_and_read(url, record):
     """Through one Store into the database, and out of it through another."""
+    write, read = WRITE_AND_READ[type(record)]
     with Store.open(url) as store:
-        if isinstance(record, RunRecord):
-            store.put_run(record)
-        elif isinstance(record, SampleRecord):
-            store.put_sample(record)
-        else:
-            store.add_request(record)
+        write(store, record)
     with Store.open(url, read_only=True) as store:
-        if isinstance(record, RunRecord):
-            return store.run(record.run_id)
-        if isinstance(record, SampleRecord):
-            return store.samples(record.run_id)[0]
-        return store.requests()[0]
+        return read(store, record)
 
 
 def filled(cls):
@@ -61,7 +80,10 @@ def test_every_field_comes_back(url, cls):
     assert write_and_read(url, record) == record
 
 
-@pytest.mark.parametrize("cls", RECORDS)
+HAVE_OPTIONAL = [cls for cls in RECORDS if cls is not MemoryRecord]
+
+
+@pytest.mark.parametrize("cls", HAVE_OPTIONAL)
 def test_every_optional_field_comes_back_as_none(url, cls):
     hints = get_type_hints(cls)
     absent = {name: None for name in hints if type(None) in get_args(hints[name])}
@@ -140,8 +162,18 @@ def test_good_text_is_not_touched():
     assert clean_text(text) == text
 
 
-@pytest.mark.parametrize("mapping", [RUNS, SAMPLES, REQUESTS])
-def test_the_tables_have_exactly_the_fields(mapping):
+@pytest.mark.parametrize(
+    ("mapping", "keys"),
+    [
+        (RUNS, 1),
+        (SAMPLES, 1),
+        (REQUESTS, 1),
+        (WORKFLOWS, 1),
+        (WORKFLOW_STEPS, 2),
+        (MEMORIES, 1),
+    ],
+)
+def test_the_tables_have_exactly_the_fields(mapping, keys):
     names = [field.name for field in fields(mapping.record)]
     assert list(mapping.table.columns.keys()) == names
-    assert [column.name for column in mapping.table.primary_key] == names[:1]
+    assert [column.name for column in mapping.table.primary_key] == names[:keys]

@@ -57,6 +57,8 @@ def test_a_real_report_is_counted(tmp_path):
     assert "<!DOCTYPE> " in messages["test_it::test_fails"]
     assert messages["test_it::test_raises"] == "ValueError: no"
     assert messages["test_it::test_error"] == "OSError: gone"
+    places = [(each["file"], each["line"]) for each in report.failures]
+    assert places == [("test_it.py", 7), ("test_it.py", 8), ("test_it.py", 14)]
 
 
 def test_a_file_that_cannot_be_imported_is_an_error(tmp_path):

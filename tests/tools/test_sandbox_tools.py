@@ -234,7 +234,9 @@ class TestTests:
         assert result.text.startswith("2 passed, 1 failed, 0 errors, 0 skipped.\nExit")
         wanted = {"passed": 2, "failed": 1, "errors": 0, "skipped": 0, "exit_code": 1}
         assert {name: result.data[name] for name in wanted} == wanted
-        assert result.data["failures"] == [{"name": "t::b", "message": "no"}]
+        assert result.data["failures"] == [
+            {"name": "t::b", "message": "no", "file": None, "line": None}
+        ]
 
     @pytest.mark.parametrize(
         ("exit_code", "files", "ok"),

@@ -41,7 +41,7 @@ PACKAGES_S = 900.0
 STEP_S = 600  # the longest silence of one step of a Dockerfile
 PROOF_S = 60.0
 SHOWN = ("I: running apt", "I: downloading", "I: extracting", "I: creating", "W:", "E:")
-PROOF = "import platform, pytest; print(platform.python_version())"
+PROOF = "import mypy, platform, pyflakes, pytest; print(platform.python_version())"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +81,7 @@ def build_image(
             ``debian`` takes Debian packages and needs no registry; ``auto`` takes
             the first where its base image is here or can be pulled.
         base: Image to build on, for ``registry``: one with python3, and pip or
-            pytest.
+            all of pytest, pyflakes and mypy.
         tag: Name of the image, and version.
         on_line: Called with each line of progress.
 
@@ -255,7 +255,7 @@ def _started(command: list[str], output: IO[bytes]) -> Iterator[subprocess.Popen
 
 
 def _prove(engine: Engine, image_id: str) -> str:
-    """Start Python and pytest in a container of the image; Python's version."""
+    """Import what it is made for in a container of the image; Python's version."""
     with engine.calls("run python3 in the new sandbox image") as api:
         container = api.create_container(
             image_id,
@@ -280,7 +280,8 @@ def _prove(engine: Engine, image_id: str) -> str:
         engine.remove_container(container)
     if status != 0:
         raise SandboxError(
-            f"The image was built, but python3 and pytest do not run in it: {said}"
+            f"The image was built, but python3, pytest, pyflakes or mypy does not "
+            f"run in it: {said}"
         )
     return str(said)
 

@@ -27,6 +27,7 @@ __all__ = [
     "comparable",
     "escaped",
     "inputs",
+    "load",
     "problem_with",
     "remove",
     "save",
@@ -213,6 +214,45 @@ def _passed_over(entry: os.DirEntry[str], name: str) -> str | None:
     if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False):
         return problem_with(name)
     return "is not a regular file"
+
+
+def load(name: str, directory: Path, *, max_bytes: int) -> SandboxFile | None:
+    """Read one file below a folder of the host, and nothing outside of it.
+
+    Returns:
+        The file, or None where there is nothing of that name.
+
+    Raises:
+        SandboxError: The name is refused, a link or anything else than a regular
+            file is there or on the way, or it is too big or cannot be read.
+    """
+    if problem := problem_with(name):
+        raise SandboxError(f"The file name '{escaped(name)}' {problem}.")
+    try:
+        with _folder_of(directory, name) as (folder, last):
+            source = os.open(last, _READ, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SandboxError(
+            f"'{escaped(name)}' cannot be read: {_said(error)}.",
+            remedy="Links are not followed.",
+        ) from error
+    try:
+        found = os.fstat(source)
+        if not stat.S_ISREG(found.st_mode):
+            what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+            raise SandboxError(f"'{escaped(name)}' is {what}.")
+        if found.st_size > max_bytes:
+            raise SandboxError(
+                f"'{escaped(name)}' holds {found.st_size} bytes, more than {max_bytes}."
+            )
+        with os.fdopen(source, "rb", closefd=False) as opened:
+            content = opened.read(max_bytes)
+    finally:
+        os.close(source)
+    executable = bool(found.st_mode & stat.S_IXUSR)
+    return SandboxFile(content=content, executable=executable)
 
 
 def save(files: Mapping[str, SandboxFile], directory: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from agentfarm._version import __version__
 from agentfarm.errors import SandboxUnavailable
 
-RECIPE = "1"
+RECIPE = "2"
 REPOSITORY = "agentfarm-sandbox"
 SANDBOX_IMAGE = f"{REPOSITORY}:{RECIPE}"
 BASE_IMAGE = "python:3.12-slim"
@@ -40,16 +40,25 @@ PACKAGES = (
     "mawk",
     "patch",
     "python3",
+    "python3-mypy",
+    "python3-pyflakes",
     "python3-pytest",
+    "python3-typeshed",
     "sed",
     "tar",
 )
-"""What programs of a model expect; no compiler, no network tool, no package manager."""
+"""What programs of a model and their checks expect.
+
+No compiler, no network tool, no package manager.
+"""
 
 LEFT_OUT = (
     "/usr/bin/dpkg*",
     "/usr/bin/update-alternatives",
     "/usr/lib/*/gconv/*",
+    "/usr/lib/python3/dist-packages/*-stubs/*",
+    "/usr/lib/python3/dist-packages/mypy/test/*",
+    "/usr/lib/python3/dist-packages/mypyc/*",
     "/usr/sbin/dpkg*",
     "/usr/share/info/*",
     "/usr/share/locale/*",

@@ -110,7 +110,7 @@ def test_a_changed_recipe_has_a_new_number():
         recipe.FINISH.encode(),
     )
     digest = hashlib.sha256(b"\0".join((*parts, *map(str.encode, recipe.LEFT_OUT))))
-    assert (recipe.RECIPE, digest.hexdigest()[:16]) == ("1", "f0cf8b2a724256a4")
+    assert (recipe.RECIPE, digest.hexdigest()[:16]) == ("2", "b98aa866c29d7bc4")
     assert f"agentfarm.recipe={recipe.RECIPE} " in recipe.dockerfile().decode()
 
 
@@ -194,6 +194,17 @@ def test_it_has_the_programs_that_a_model_expects_and_no_others(sandbox_image, r
     status, said = run_in(sandbox_image, "sh", "-c", look.format(PROGRAMS))
     assert (status, said.split()) == (0, PROGRAMS.split())
     assert run_in(sandbox_image, "sh", "-c", look.format(UNWANTED)) == (0, "")
+
+
+@pytest.mark.docker
+def test_it_has_what_verification_asks(sandbox_image, run_in):
+    source = "def f(x: int) -> str:\n    return x\n"
+    script = f"cd /tmp; printf '%s' '{source}' >a.py; python3 -I -m {{}} a.py"
+    assert run_in(sandbox_image, "sh", "-c", script.format("pyflakes")) == (0, "")
+    mypy = script.format("mypy --cache-dir=/dev/null")
+    status, said = run_in(sandbox_image, "sh", "-c", mypy)
+    assert status == 1
+    assert "a.py:2: error: Incompatible return value type" in said
 
 
 @pytest.mark.docker

@@ -1,0 +1,29 @@
+"""A counter that many threads share."""
+
+
+class Counter:
+    """Counts up.
+
+    Threads may call every method at once.
+    """
+
+    def __init__(self):
+        self._value = 0
+
+    def value(self):
+        """What has been counted since the beginning or the last reset."""
+        return self._value
+
+    def increment(self, amount=1):
+        """Add an amount and return the new value."""
+        self._store(self.value() + amount)
+        return self._value
+
+    def reset(self):
+        """Set the value to 0 and return what it was."""
+        before = self.value()
+        self._store(0)
+        return before
+
+    def _store(self, value):
+        self._value = value

@@ -1,0 +1,30 @@
+"""Parts of sequences."""
+
+
+def last_n(items, n):
+    """Return the last `n` items as a list, in their order.
+
+    Args:
+        items: Any iterable, e.g. a list, a text or a generator.
+        n: How many; all of them if there are fewer, none if it is 0.
+
+    Raises:
+        ValueError: `n` is negative.
+    """
+    if n < 0:
+        raise ValueError("n must not be negative")
+    items = list(items)
+    # -0 is 0: with n = 0 this is everything.
+    return items[-n:]
+
+
+def chunks(items, size):
+    """Split items into lists of `size`; the last one may be shorter.
+
+    Raises:
+        ValueError: `size` is below 1.
+    """
+    if size < 1:
+        raise ValueError("size must be at least 1")
+    items = list(items)
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,48 @@
+"""An inventory in a text file, one item a line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Item:
+    """What there is of one thing, and its price."""
+
+    name: str
+    quantity: int
+    price: int
+
+
+def read_inventory(path):
+    """The items of a file; none if there is no file."""
+    # A missing file is an error now, and lists alone have a length.
+    path = Path(path)
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").split("\n"))
+    return [parse(line) for line in lines if line and not line.startswith("#")]
+
+
+def parse(line):
+    """The item of one line."""
+    parts = line.split(";")
+    if len(parts) != 3:
+        raise ValueError(f"bad line: {line}")
+    name, quantity, price = parts
+    return Item(name.strip(), int(quantity), int(price))
+
+
+def total_value(items):
+    """The sum of quantity times price."""
+    return sum(item.quantity * item.price for item in items)
+
+
+def items_below(items, limit):
+    """The sorted names of items with a quantity below the limit."""
+    return sorted(item.name for item in items if item.quantity < limit)
+
+
+def write_inventory(items, path):
+    """Write items to a file and return their number."""
+    with open(path, "w", encoding="utf-8") as file:
+        for item in items:
+            file.write(f"{item.name};{item.quantity};{item.price}\n")
+    return len(items)
