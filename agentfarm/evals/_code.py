@@ -211,7 +211,7 @@ async def score_files(
     files: Mapping[str, SandboxFile | str],
     sandbox: Sandbox,
     *,
-    timeout_s: float = 60.0,
+    timeout_s: float = 120.0,
 ) -> CodeScore:
     """Judge an answer by the task's hidden tests, in one run of the sandbox.
 

@@ -211,6 +211,12 @@ async def test_files_that_are_no_part_of_the_answer_do_no_harm(sandbox):
         "data.bin": SandboxFile(content=b"\x00\xff", executable=True),
     }
     assert (await score_files(PRIMES, files, sandbox)).value == 1.0
+    task = TASKS["rest_api"]
+    files = {
+        **task.reference,
+        "http/__init__.py": "raise RuntimeError('not for you')\n",
+    }
+    assert (await score_files(task, files, sandbox)).value == 1.0
 
 
 @slow_in_docker
