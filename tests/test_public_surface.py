@@ -50,6 +50,7 @@ SURFACE = {
         "ask_peer_tool",
         "context_block",
         "needs_ux",
+        "new_run_id",
         "run_agent",
     ],
     "agentfarm.cli": ["main"],

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from agentfarm._version import __version__
-from agentfarm.cli import _doctor, _eval, _llm, _models, _notebook, _sandbox
+from agentfarm.cli import _doctor, _eval, _llm, _models, _notebook, _sandbox, _work
 
 app = typer.Typer(
     name="agentfarm",
@@ -24,6 +24,8 @@ app.add_typer(_notebook.app, name="notebook")
 app.add_typer(_sandbox.app, name="sandbox")
 app.command("doctor")(_doctor.doctor)
 app.command("demo")(_notebook.demo)
+app.command("run")(_work.run)
+app.command("plan")(_work.plan)
 
 
 def _version(wanted: bool) -> None:

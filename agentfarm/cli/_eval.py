@@ -97,7 +97,7 @@ def evaluate(suite: str, *, record: Path | None = None, **options: Any) -> EvalR
             runtime.bus.on(note, EventType.RUN_STARTED, name="cli")
             return await evals.run(suite, runtime=runtime, **options)
 
-    _fetch_model_if_needed(options.get("model"))
+    fetch_model_if_needed(options.get("model"))
     try:
         return run_async(main)
     except KeyboardInterrupt:
@@ -110,7 +110,7 @@ def evaluate(suite: str, *, record: Path | None = None, **options: Any) -> EvalR
         raise typer.Exit(130) from None
 
 
-def _fetch_model_if_needed(model: str | None) -> None:
+def fetch_model_if_needed(model: str | None) -> None:
     """Download the embedded model with progress, not silently in the first request."""
     with reported_errors():
         from agentfarm.config import load_settings
