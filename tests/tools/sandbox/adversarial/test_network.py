@@ -113,9 +113,10 @@ def bridges(engine, mark):
             )
         yield tuple(pools)
     finally:
+        deadline = time.monotonic() + 20
         for network in made:
             # Its last container may be on the way out.
-            while not engine.remove_network(network):
+            while not engine.remove_network(network) and time.monotonic() < deadline:
                 time.sleep(0.05)
 
 
