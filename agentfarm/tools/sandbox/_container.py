@@ -125,9 +125,17 @@ class AttachedStream:
         self._socket.settimeout(timeout_s)
         self._deadline = time.monotonic() + timeout_s
 
+    def send(self, data: memoryview) -> int:
+        """As of a socket."""
+        return self._socket.send(data)
+
     def sendall(self, data: bytes) -> None:
         """As of a socket."""
         self._socket.sendall(data)
+
+    def fileno(self) -> int:
+        """As of a socket."""
+        return self._socket.fileno()
 
     def recv(self, count: int) -> bytes:
         """Some bytes of the container's stdout; none at the end."""

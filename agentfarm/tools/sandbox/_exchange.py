@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,8 +48,14 @@ class Channel(Protocol):
     def recv(self, count: int, /) -> bytes:
         """Some bytes; none at the end of the stream."""
 
+    def send(self, data: memoryview, /) -> int:
+        """Send some of it; how much."""
+
     def sendall(self, data: bytes, /) -> None:
         """Send all of it."""
+
+    def fileno(self) -> int:
+        """What the kernel calls it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,8 +233,8 @@ class _Conversation:
         deadline = time.monotonic() + HANDOVER_S
         try:
             for data in _outgoing(job):
-                self._channel.settimeout(max(0.001, deadline - time.monotonic()))
-                self._channel.sendall(data)
+                if not self._send(data, deadline):
+                    return self._refusal(deadline)
         except TimeoutError:
             raise SandboxTimeout(
                 f"The sandbox did not take the files within {HANDOVER_S:g} s."
@@ -235,6 +242,27 @@ class _Conversation:
         except OSError:
             return self._refusal(deadline)
         return ""
+
+    def _send(self, data: bytes, deadline: float) -> bool:
+        """Send unless the other side speaks, which before the start is a refusal.
+
+        The engine keeps the stream of an ended container open, and reads no more
+        of it: a plain `sendall` would wait in vain.
+        """
+        view = memoryview(data)
+        while view:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            self._channel.settimeout(left_s)
+            poll = select.poll()
+            poll.register(self._channel.fileno(), select.POLLIN | select.POLLOUT)
+            events = sum(event for _, event in poll.poll(left_s * 1000))
+            if events & (select.POLLIN | select.POLLHUP):
+                return False
+            if events & select.POLLOUT:
+                view = view[self._channel.send(view) :]
+        return True
 
     def _refusal(self, deadline: float) -> str:
         for kind, payload in self.frames(deadline):

@@ -251,6 +251,22 @@ def test_a_refusal_names_its_reason():
     assert "work_bytes" in caught.value.remedy
 
 
+def test_a_refusal_is_heard_though_nobody_reads_what_is_sent():
+    """As the engine does it: the container has ended, the stream stays open."""
+    heard = threading.Event()
+
+    def script(theirs):
+        theirs.sendall(frame(b"!", b"No space left on device: big"))
+        heard.wait(10)
+
+    with supervisor(script) as channel:
+        start = time.monotonic()
+        with pytest.raises(SandboxError, match="No space left on device"):
+            exchange.converse(channel, job(files={"big": b"x" * 10_000_000}))
+        assert time.monotonic() - start < 10
+        heard.set()
+
+
 def test_a_refusal_that_comes_after_everything_was_sent_is_one_too():
     with pytest.raises(SandboxError, match="No space left on device") as caught:
         outcome_of(frame(b"!", b"No space left on device: many"))
