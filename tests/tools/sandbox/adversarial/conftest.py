@@ -285,4 +285,4 @@ def word():
 @pytest.fixture(scope="session")
 def mark():
     """Labels for what a test makes on the engine itself."""
-    return labels("test", lifetime_s=600.0)
+    return labels("test", lifetime_s=86_400.0)
