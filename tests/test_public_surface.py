@@ -50,7 +50,6 @@ SURFACE = {
         "ask_peer_tool",
         "context_block",
         "needs_ux",
-        "new_run_id",
         "run_agent",
     ],
     "agentfarm.cli": ["main"],
@@ -230,6 +229,8 @@ SURFACE = {
         "WorkflowStatus",
         "WorkflowStepRecord",
         "WorkflowStepStatus",
+        "new_run_id",
+        "stamped",
     ],
     "agentfarm.tools": [
         "Tool",

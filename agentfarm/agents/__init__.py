@@ -14,7 +14,6 @@ from agentfarm.agents._checks import Check
 from agentfarm.agents._collaboration import ask_peer_tool
 from agentfarm.agents._context import ContextInjector, ContextPassage, context_block
 from agentfarm.agents._executor import ExecutorAgent, StepResult
-from agentfarm.agents._journal import new_run_id
 from agentfarm.agents._loop import run_agent
 from agentfarm.agents._memory import Memory
 from agentfarm.agents._plan import Plan, Step
@@ -56,6 +55,5 @@ __all__ = [
     "ask_peer_tool",
     "context_block",
     "needs_ux",
-    "new_run_id",
     "run_agent",
 ]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, to_thread
 
-from agentfarm._version import __version__
 from agentfarm.agents._agent import TokenCount
 from agentfarm.errors import StoreError
-from agentfarm.store import WorkflowRecord, WorkflowStepRecord
+from agentfarm.store import (
+    WorkflowRecord,
+    WorkflowStepRecord,
+    new_run_id,
+    stamped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,7 +64,7 @@ class Journal:
             started_at=time.time(),
             config=config,
         )
-        journal = cls(_stamped(record), store)
+        journal = cls(stamped(record), store)
         await journal._put()
         return journal
 
@@ -100,7 +100,7 @@ class Journal:
             )
         steps = await to_thread.run_sync(store.workflow_steps, previous.run_id)
         record = replace(previous, status="running", finished_at=None, error=None)
-        journal = cls(_stamped(record), store, steps)
+        journal = cls(stamped(record), store, steps)
         await journal._put()
         return journal
 
@@ -168,23 +168,3 @@ class Journal:
     async def _put(self) -> None:
         if self._store is not None:
             await self._store.put_workflow_async(self.record)
-
-
-def new_run_id() -> str:
-    """A new one, sortable by time."""
-    now = datetime.now(UTC)
-    stamp = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}"
-    return f"{stamp}-{secrets.token_hex(2)}"
-
-
-def _stamped(record: WorkflowRecord) -> WorkflowRecord:
-    """The record with this process's identity, by which readers see it is alive."""
-    import psutil
-
-    return replace(
-        record,
-        pid=os.getpid(),
-        process_started_at=psutil.Process().create_time(),
-        hostname=socket.gethostname(),
-        version=__version__,
-    )

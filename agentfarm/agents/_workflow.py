@@ -12,12 +12,13 @@ from anyio import to_thread
 
 from agentfarm.agents._agent import Caller
 from agentfarm.agents._event_log import EventLog
-from agentfarm.agents._journal import Journal, new_run_id
+from agentfarm.agents._journal import Journal
 from agentfarm.agents._stages import Stages
 from agentfarm.agents._workflow_result import WorkflowResult
 from agentfarm.agents._workflow_stream import WorkflowStream
 from agentfarm.errors import AgentFarmError, ConfigError
 from agentfarm.events import EventBus, EventType
+from agentfarm.store import new_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from anyio import CancelScope
 
-from agentfarm.agents._journal import new_run_id
 from agentfarm.errors import AgentFarmError
 from agentfarm.events import Event, EventBus, EventType, Subscription
+from agentfarm.store import new_run_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable

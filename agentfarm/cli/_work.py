@@ -112,8 +112,8 @@ async def _work(
 ) -> tuple[WorkflowResult, Path]:
     from anyio import to_thread
 
-    from agentfarm.agents import new_run_id
     from agentfarm.runtime import open_runtime
+    from agentfarm.store import new_run_id
 
     async with open_runtime() as runtime:
         run_id = None

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import socket
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from agentfarm._version import __version__
 from agentfarm.errors import EvalError, ModelNotFound
 from agentfarm.evals._reference import with_reference
 from agentfarm.evals._scoring import needs_sandbox, scorer_spec
-from agentfarm.store import RunRecord, SampleRecord
+from agentfarm.store import RunRecord, SampleRecord, new_run_id, stamped
 
 if TYPE_CHECKING:
     from agentfarm.evals._suite import Suite, Task
@@ -97,9 +92,9 @@ async def make_plan(suite: Suite, options: Options, runtime: Runtime) -> Plan:
     runtime = with_reference(name, suite, runtime)
     models = _models(name, runtime)
     tasks = suite.tasks[: options.limit]
-    record = _stamped(
+    record = stamped(
         RunRecord(
-            run_id=_new_run_id(),
+            run_id=new_run_id(),
             suite=suite.name,
             suite_hash=suite.suite_hash,
             model=models[0].name,
@@ -132,7 +127,7 @@ async def _resumed(
     samples = await anyio.to_thread.run_sync(runtime.store.samples, previous.run_id)
     finished = tuple(sample for sample in samples if sample.status == "ok")
     done = {sample.sample_id for sample in finished}
-    record = _stamped(
+    record = stamped(
         replace(
             previous,
             status="running",
@@ -261,22 +256,3 @@ def _jobs(tasks: tuple[Task, ...], record: RunRecord) -> tuple[Job, ...]:
         for epoch in range(1, record.epochs + 1)
         for task in tasks
     )
-
-
-def _stamped(record: RunRecord) -> RunRecord:
-    """The record with this process's identity, by which readers see it is alive."""
-    import psutil
-
-    return replace(
-        record,
-        pid=os.getpid(),
-        process_started_at=psutil.Process().create_time(),
-        hostname=socket.gethostname(),
-        version=__version__,
-    )
-
-
-def _new_run_id() -> str:
-    now = datetime.now(UTC)
-    stamp = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}"
-    return f"{stamp}-{secrets.token_hex(2)}"

@@ -5,6 +5,7 @@ SQLAlchemy loads when a Store is opened, not when this package is imported.
 
 from __future__ import annotations
 
+from agentfarm.store._liveness import new_run_id, stamped
 from agentfarm.store._records import (
     MemoryRecord,
     RunRecord,
@@ -31,4 +32,6 @@ __all__ = [
     "WorkflowStatus",
     "WorkflowStepRecord",
     "WorkflowStepStatus",
+    "new_run_id",
+    "stamped",
 ]
