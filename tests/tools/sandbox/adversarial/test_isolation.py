@@ -94,13 +94,20 @@ def share_ipc(container):
 
 
 def share_processes(container):
-    """The supervisor is not PID 1 there."""
+    """The supervisor is not PID 1 there, and must not end what is not its own.
+
+    What it killed would include the other container's job, whose supervisor would
+    then kill it in turn, before it has reported.
+    """
+    changes = {"os.getpid() != 1": "False", "    end_all()\n": ""}
 
     def change(options):
         options["HostConfig"]["PidMode"] = f"container:{container}"
         *command, text = options["Cmd"]
-        assert "os.getpid() != 1" in text
-        options["Cmd"] = [*command, text.replace("os.getpid() != 1", "False")]
+        for old, new in changes.items():
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        options["Cmd"] = [*command, text]
 
     return change
 
