@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -10,6 +11,11 @@ import pytest
 from agentfarm.config import Settings, load_settings
 from agentfarm.containers import Engine, labels
 from agentfarm.errors import SandboxError
+
+# A shell starts what it leaves in the background deaf to Ctrl-C, and the processes
+# that tests start and interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

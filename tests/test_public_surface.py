@@ -216,6 +216,7 @@ SURFACE = {
         "tokens_per_second_over_time",
         "ttft",
     ],
+    "agentfarm.notebook.panels": ["Download", "WorkflowPanel", "download"],
     "agentfarm.runtime": ["Runtime", "open_runtime"],
     "agentfarm.store": [
         "MemoryRecord",

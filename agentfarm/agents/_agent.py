@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentfarm.errors import ConfigError
 from agentfarm.tools import ToolRegistry
+from agentfarm.tools._schemas import validator_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
     from agentfarm.llm import LLMRouter, RegisteredModel, TaskType
 
 AgentEnd = Literal[
-    "done", "steps", "tool_calls", "tokens", "time", "repeated", "malformed"
+    "done",
+    "steps",
+    "tool_calls",
+    "tokens",
+    "time",
+    "context",
+    "repeated",
+    "malformed",
 ]
 ToolMode = Literal["auto", "native", "json"]
 
@@ -120,20 +128,16 @@ class Agent:
 
     @cached_property
     def _validator(self) -> Validator:
-        from jsonschema import Draft202012Validator, SchemaError
-        from referencing import Registry
+        from jsonschema import SchemaError
 
-        schema = dict(self.output_schema or {})
         try:
-            Draft202012Validator.check_schema(schema)
+            return validator_of(self.output_schema or {})
         except SchemaError as error:
             raise ConfigError(
                 f"The output schema of agent {self.name!r} is not valid: "
                 f"{error.message}.",
                 remedy="Mend it.",
             ) from None
-        # An empty registry: the default one would fetch a remote $ref.
-        return Draft202012Validator(schema, registry=Registry())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,9 +251,10 @@ class AgentResult:
             `output_schema`; None where there is no schema or the run did not end
             well.
         end: ``done``, the limit that ended the run (``steps``, ``tool_calls``,
-            ``tokens``, ``time``), ``repeated`` (the same call again and again), or
-            ``malformed`` (two replies in a row that cannot be used, or a second
-            final answer that does not follow the schema).
+            ``tokens``, ``time``), ``context`` (the conversation outgrew the model's
+            context), ``repeated`` (the same call again and again), or ``malformed``
+            (two replies in a row that cannot be used, or a second final answer that
+            does not follow the schema).
         tool_calls: Every call in order, refused and interrupted ones included.
         tokens: What the requests cost.
         duration_s: Wall time, seconds.

@@ -21,7 +21,7 @@ from agentfarm.events import EventType
 from agentfarm.llm import CallContext, ChatRequest, system, user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from agentfarm.agents._agent import Agent, AgentEnd, Caller
     from agentfarm.agents._turn import ToolProtocol, Turn
@@ -40,7 +40,8 @@ async def run_agent(agent: Agent, prompt: str, *, caller: Caller) -> AgentResult
     What a model does wrong is data: a reply that cannot be used is shown to it with
     the reason, once; then the run ends as ``malformed``. Several calls in one reply
     run at once. Where the prompt overflows the model's context, older results of
-    tools make room, once for each request.
+    tools make room, once for each request; where that is not enough, the run ends as
+    ``context``.
 
     Events: AGENT_THINKING ``{text}``, AGENT_MESSAGE ``{text}``, AGENT_TOOL_CALL
     ``{id, tool, arguments}``, AGENT_TOOL_RESULT ``{id, tool, ok, text, data}``,
@@ -48,7 +49,8 @@ async def run_agent(agent: Agent, prompt: str, *, caller: Caller) -> AgentResult
     the loop's own word: ``json_protocol``, ``repair``, ``shrunk``, or the `end`.
 
     Raises:
-        ProviderError: The model could not be asked.
+        ProviderError: The model could not be asked; a `ContextOverflow` only where
+            not even the first prompt fits.
         AgentFarmError: A tool could not be used at all, e.g. `SandboxUnavailable`.
         ConfigError: The agent's output schema is not valid.
     """
@@ -76,6 +78,7 @@ _ENDS: dict[AgentEnd, str] = {
     "tool_calls": "it asked for more tool calls than it had left",
     "tokens": "it used up its tokens",
     "time": "its time was over",
+    "context": "its conversation outgrew the model's context",
     "repeated": "it made the same call again and again",
     "malformed": "its replies could not be used, also after a repair",
 }
@@ -89,6 +92,7 @@ class _Run:
         self.output: Mapping[str, Any] | None = None
         self.tokens = TokenCount()
         self.warnings: dict[str, None] = {}
+        self._emit = _emitter(caller, agent.name)
         self.toolbox = Toolbox(agent.tools, agent.budget, self._emit)
         self._agent = agent
         self._caller = caller
@@ -111,7 +115,12 @@ class _Run:
         while self.tokens.requests < budget.steps:
             if budget.tokens is not None and self.tokens.total >= budget.tokens:
                 return "tokens"
-            response = await self._ask()
+            try:
+                response = await self._ask()
+            except ContextOverflow:
+                if not self.tokens.requests:
+                    raise
+                return "context"
             if response is None:
                 continue
             if end := await self._take(self._protocol.read(response)):
@@ -122,12 +131,6 @@ class _Run:
         """Say something that the agent did not."""
         self.warnings[text] = None
         self._emit(EventType.AGENT_MESSAGE, {"text": text, "notice": kind})
-
-    def _emit(self, kind: EventType, data: Mapping[str, Any]) -> None:
-        if self._caller.bus is not None:
-            self._caller.bus.emit(
-                kind, data, run_id=self._caller.run_id, agent=self._agent.name
-            )
 
     def _first_protocol(self) -> ToolProtocol:
         mode = self._agent.tool_mode
@@ -296,6 +299,22 @@ class _Run:
                 self._messages[index] = replace(message, content=content)
                 changed = True
         return changed
+
+
+def _emitter(
+    caller: Caller, agent: str
+) -> Callable[[EventType, Mapping[str, Any]], None]:
+    """What tells the caller's bus.
+
+    No method of the run, whose toolbox would then hold it: with all its messages it
+    would stay in memory until the next garbage collection.
+    """
+
+    def emit(kind: EventType, data: Mapping[str, Any]) -> None:
+        if caller.bus is not None:
+            caller.bus.emit(kind, data, run_id=caller.run_id, agent=agent)
+
+    return emit
 
 
 def _chars(request: ChatRequest) -> int:

@@ -51,6 +51,8 @@ class Memory:
         text: str,
         kind: str = "note",
         metadata: Mapping[str, Any] | None = None,
+        *,
+        memory_id: str | None = None,
     ) -> MemoryRecord:
         """Remember a text; it is durable when this returns, if there is a Store.
 
@@ -58,19 +60,23 @@ class Memory:
             text: At most 4000 characters are kept, with a note on the rest.
             kind: What it is, for people and for filters.
             metadata: Whatever belongs to it, as JSON values.
+            memory_id: Takes the place of the memory with this id, if there is one;
+                a new id if None.
 
         Raises:
             StoreError: It could not be written; it is at hand all the same.
         """
         now = time.time()
         memory = MemoryRecord(
-            memory_id=f"{int(now * 1000):013x}-{secrets.token_hex(4)}",
+            memory_id=memory_id or f"{int(now * 1000):013x}-{secrets.token_hex(4)}",
             project=self.project,
             kind=kind,
             text=_bounded(text),
             created_at=now,
             metadata=dict(metadata or {}),
         )
+        for old in [m for m in self._recent if m.memory_id == memory.memory_id]:
+            self._recent.remove(old)
         self._recent.append(memory)
         if self._store is not None and not self._store.read_only:
             await self._store.add_memory_async(memory)

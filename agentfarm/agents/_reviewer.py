@@ -27,6 +27,7 @@ VERIFICATION_TOKENS = 600
 SUMMARY_TOKENS = 120
 MESSAGE_TOKENS = 120
 NO_REVIEW = "The reviewer gave no valid review."
+NO_CHANGE = "Nothing was changed, so there was nothing to review."
 
 REVIEW_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -152,6 +153,8 @@ class Review:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_dict` gave."""
+        if data.get("verdict") == "none":
+            return cls(verdict="none", summary=_text(data.get("summary")))
         return cls.parse(data)
 
 
@@ -181,7 +184,7 @@ class ReviewerAgent:
         caller: Caller,
         context: str = "",
     ) -> Review:
-        """Judge one change.
+        """Judge one change; where nothing was changed, no model is asked.
 
         Args:
             task: In the user's words.
@@ -193,6 +196,8 @@ class ReviewerAgent:
         Raises:
             ProviderError: The model's server could not be asked.
         """
+        if not diff.strip():
+            return Review(verdict="none", summary=NO_CHANGE)
         agent = Agent(
             name=self.name,
             instructions=instructions("reviewer", context),
@@ -206,7 +211,7 @@ class ReviewerAgent:
         question = sections(
             ("Task", task),
             ("Results of the checks", shortened(verification, VERIFICATION_TOKENS)),
-            ("Diff", shortened_diff(diff, self.diff_tokens) or "Nothing was changed."),
+            ("Diff", shortened_diff(diff, self.diff_tokens)),
         )
         result = await run_agent(agent, question, caller=caller)
         return Review.parse(result.output if result.ok else None, result)

@@ -12,11 +12,7 @@ from anyio import to_thread
 
 from agentfarm.agents._baseline import Baseline, Delta
 from agentfarm.agents._collaboration import ask_peer_tool, peer_tokens
-from agentfarm.agents._context import (
-    ContextPassage,
-    context_block,
-    injected_context,
-)
+from agentfarm.agents._context import ContextPassage, context_block, injected_context
 from agentfarm.agents._executor import ExecutorAgent, StepResult
 from agentfarm.agents._handover import handover
 from agentfarm.agents._plan import Plan, Step
@@ -373,8 +369,10 @@ class Stages:
 
     async def _remember(self, summary: str) -> None:
         if self._memory is not None:
-            text = f"Task: {self._task}\n{summary}"
-            await self._memory.add(handover(text, MEMORY_TOKENS), kind="workflow")
+            text = handover(f"Task: {self._task}\n{summary}", MEMORY_TOKENS)
+            # Under its own id: killed here, it comes by once more when resumed.
+            run_id = self._journal.record.run_id
+            await self._memory.add(text, kind="workflow", memory_id=run_id)
 
 
 def _tokens_with_peers(result: AgentResult | None) -> TokenCount | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,13 @@ from anyio import to_thread
 from agentfarm.agents._agent import Caller
 from agentfarm.agents._event_log import EventLog
 from agentfarm.agents._journal import Journal
+from agentfarm.agents._plan import Plan
+from agentfarm.agents._reviewer import Review
 from agentfarm.agents._stages import Stages
+from agentfarm.agents._verifier import Verification
 from agentfarm.agents._workflow_result import WorkflowResult
 from agentfarm.agents._workflow_stream import WorkflowStream
-from agentfarm.errors import AgentFarmError, ConfigError
+from agentfarm.errors import AgentFarmError, ConfigError, StoreError
 from agentfarm.events import EventBus, EventType
 from agentfarm.store import new_run_id
 
@@ -220,6 +223,7 @@ class Workflow:
             summary=f"It failed: {error} What was finished is kept.",
             tokens=journal.tokens,
             error=error,
+            **_found_before(journal),
         )
 
     async def _interrupted(self, journal: Journal, error: BaseException) -> None:
@@ -233,3 +237,18 @@ class Workflow:
 
     def _emit(self, run_id: str, kind: EventType, **data: Any) -> None:
         self.bus.emit(kind, data, run_id=run_id, agent="workflow")
+
+
+def _found_before(journal: Journal) -> dict[str, Any]:
+    """What the finished stages of a failed workflow have found."""
+    found: dict[str, Any] = {"rounds": 0}
+    if (plan := journal.output_of("plan")) is not None:
+        # A stored plan that cannot be read may be the very failure.
+        with suppress(StoreError):
+            found["plan"] = Plan.from_dict(plan)
+    while checks := journal.output_of(f"verify:{found['rounds'] + 1}"):
+        found["rounds"] += 1
+        found["verification"] = Verification.from_dict(checks)
+        if review := journal.output_of(f"review:{found['rounds']}"):
+            found["review"] = Review.from_dict(review)
+    return found

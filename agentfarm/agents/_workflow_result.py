@@ -24,7 +24,8 @@ class WorkflowResult:
         run_id: Its id, for events, telemetry and resuming.
         task: What was asked for.
         status: ``completed`` where all stages took place, whatever their verdict;
-            ``failed`` where a server or the sandbox stood in the way.
+            ``failed`` where a server or the sandbox stood in the way;
+            ``interrupted`` where a person stopped it in a panel.
         ok: Whether something was changed, the checks passed and the reviewer held
             nothing back.
         summary: What was done and found, made from facts and not by a model.
@@ -32,7 +33,8 @@ class WorkflowResult:
         verification: The last; None where it failed before.
         review: The last; None where there was none.
         rounds: How often the work was verified.
-        written, deleted: Names of the workspace's files, compared with its start.
+        written, deleted: Names of the workspace's files, compared with its start;
+            empty where it failed.
         diff: The same as a unified diff.
         tokens: What each agent's finished steps cost.
         duration_s: Wall time of this attempt, seconds.
@@ -41,7 +43,7 @@ class WorkflowResult:
 
     run_id: str
     task: str
-    status: Literal["completed", "failed"]
+    status: Literal["completed", "failed", "interrupted"]
     ok: bool = False
     summary: str = ""
     plan: Plan | None = None
@@ -98,19 +100,15 @@ class WorkflowResult:
         return Group(Text(self.headline, style=f"bold {style}"), Text(self.summary))
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from agentfarm.agents._workflow_page import page
 
-        return (
-            f"<b>{escape(self.headline)}</b><pre>{escape(self.summary)}</pre>"
-            f"<details><summary>Diff</summary><pre>{escape(self.diff)}</pre></details>"
-        )
+        return page(self)
 
     @property
     def headline(self) -> str:
         """How it ended, in one line."""
-        word = (
-            "failed" if self.status == "failed" else "done" if self.ok else "not done"
-        )
+        verdict = "done" if self.ok else "not done"
+        word = verdict if self.status == "completed" else self.status
         total = self.total_tokens
         return (
             f"{word} in {self.duration_s:.1f} s, {self.rounds} rounds, "

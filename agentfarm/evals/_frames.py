@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentfarm.errors import EvalError
+from agentfarm.errors import EvalError, StoreError
 from agentfarm.evals._columns import column, records_frame
 from agentfarm.evals._result import EvalRun, requests_of, run_summaries
 from agentfarm.events import RequestRecord
@@ -52,7 +52,7 @@ def samples_frame(source: Store | EvalRun, run_id: str | None = None) -> pd.Data
 
 
 def requests_frame(source: Store | EvalRun, run_id: str | None = None) -> pd.DataFrame:
-    """Requests of one run by start: every field of RequestRecord.
+    """Requests of one run or workflow by start: every field of RequestRecord.
 
     A sample has several where a request was tried again by a later attempt.
 
@@ -62,7 +62,7 @@ def requests_frame(source: Store | EvalRun, run_id: str | None = None) -> pd.Dat
 
     Raises:
         EvalError: A Store comes without `run_id`.
-        StoreError: There is no such run.
+        StoreError: There is no such run or workflow.
     """
     return records_frame(_rows(source, run_id, "requests"), RequestRecord)
 
@@ -75,6 +75,18 @@ def _rows(source: Store | EvalRun, run_id: str | None, kind: str) -> Sequence[An
             f"{kind}_frame() got a Store and no run_id.",
             remedy='Name a run, or "latest".',
         )
+    if kind == "requests" and (workflow := _workflow(source, run_id)):
+        return source.requests(run_id=workflow)
     full_id = source.run(run_id).run_id
     samples = source.samples(full_id)
     return samples if kind == "samples" else requests_of(source, full_id, samples)
+
+
+def _workflow(store: Store, run_id: str) -> str | None:
+    """The full id of a workflow that is named; ``latest`` names a run."""
+    if run_id == "latest":
+        return None
+    try:
+        return store.workflow(run_id).run_id
+    except StoreError:
+        return None

@@ -1,7 +1,8 @@
 """What a notebook shows, and notebooks executed without a person.
 
-Figures lie in `agentfarm.notebook.figures`; they load Plotly and pandas, which
-this package leaves alone until they are needed.
+Figures lie in `agentfarm.notebook.figures` and live panels in
+`agentfarm.notebook.panels`; they load Plotly, pandas and ipywidgets, which this
+package leaves alone until they are needed.
 """
 
 from __future__ import annotations

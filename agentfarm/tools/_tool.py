@@ -9,6 +9,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from agentfarm.tools._schemas import validator_of
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -96,11 +98,7 @@ class Tool:
 
     @cached_property
     def _validator(self) -> Validator:
-        from jsonschema import Draft202012Validator
-
-        schema = dict(self.parameters)
-        Draft202012Validator.check_schema(schema)
-        return Draft202012Validator(schema)
+        return validator_of(self.parameters)
 
     def _takes_null(self, name: str) -> bool:
         schema = self.parameters.get("properties", {}).get(name, False)

@@ -1,12 +1,13 @@
 """The loop with native tool calls: what it asks, shows, tells and keeps."""
 
+import gc
 import json
 
 import anyio
 import pytest
 
 from agentfarm.agents._agent import Agent, Budget, Caller, TokenCount
-from agentfarm.agents._loop import run_agent
+from agentfarm.agents._loop import _Run, run_agent
 from agentfarm.errors import (
     ConfigError,
     ContextOverflow,
@@ -289,18 +290,24 @@ async def test_older_results_make_room_in_a_full_context(stage, bench, asks):
     assert [len(use.text) for use in result.tool_calls] == [5000, 5000]
 
 
-async def test_a_context_that_stays_full_is_an_error(stage, bench, asks):
-    full = ContextOverflow("too long")
-    scene = stage([full])
+async def test_a_first_prompt_that_does_not_fit_is_an_error(stage, bench):
+    scene = stage([ContextOverflow("too long")])
     with pytest.raises(ContextOverflow):
         await run_agent(bench.agent(), "go", caller=scene.caller)
     assert len(scene.fake.requests) == 1
 
+
+async def test_a_conversation_that_outgrows_the_context_ends_the_run(
+    stage, bench, asks
+):
+    full = ContextOverflow("too long")
     bench.add("read", "line\n" * 1000)
-    scene = stage([asks("read"), full, full])
-    with pytest.raises(ContextOverflow):
-        await run_agent(bench.agent(), "go", caller=scene.caller)
+    scene = stage([asks("read", text="I look."), full, full])
+    result = await run_agent(bench.agent(), "go", caller=scene.caller)
     assert len(scene.fake.requests) == 3
+    assert (result.end, result.text) == ("context", "I look.")
+    assert result.tokens.requests == 1
+    assert scene.notices() == ["shrunk", "context"]
 
 
 async def test_long_results_are_shown_by_both_ends(stage, bench, asks):
@@ -405,3 +412,19 @@ async def test_tools_that_the_server_refuses_go_into_the_prompt(stage, bench, me
     result = await run_agent(bench.agent(), "look", caller=scene.caller)
     assert (result.text, result.end) == ("seen", "done")
     assert scene.notices() == ["json_protocol"]
+
+
+def _kept_runs() -> int:
+    return sum(type(kept) is _Run for kept in gc.get_objects())
+
+
+async def test_an_ended_run_is_freed_without_the_garbage_collector(stage, bench, asks):
+    scene = stage([asks("look", {"x": 1}), "seen"])
+    gc.collect()
+    before = _kept_runs()
+    gc.disable()
+    try:
+        await run_agent(bench.agent(), "look", caller=scene.caller)
+        assert _kept_runs() == before
+    finally:
+        gc.enable()

@@ -68,6 +68,14 @@ async def test_a_long_text_is_cut_and_says_so(memory):
     assert whole.text == "y" * MAX_CHARS
 
 
+async def test_it_takes_the_place_of_the_one_with_its_id(memory):
+    await memory.add("The first fact.", memory_id="1")
+    await memory.add("Another fact.")
+    await memory.add("The second fact.", memory_id="1")
+    for found in (memory.recent(), await memory.search("fact")):
+        assert texts(found) == ["The second fact.", "Another fact."]
+
+
 async def test_it_survives_a_restart(url, store):
     script = """
 import asyncio, sys

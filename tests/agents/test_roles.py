@@ -378,11 +378,19 @@ def test_a_request_without_a_grave_finding_says_what_it_counts_as():
 
 async def test_no_valid_review_blocks_nothing(farm):
     farm.fake.script = "Looks good to me!"
-    review = await ReviewerAgent().review("t", "", "", caller=farm.caller)
+    review = await ReviewerAgent().review("t", "+a", "", caller=farm.caller)
     assert (review.verdict, review.blocking) == ("none", False)
     assert review.summary == "The reviewer gave no valid review."
     assert review.result.end == "malformed"
     assert len(farm.fake.requests) == 2
+
+
+async def test_where_nothing_was_changed_nobody_is_asked(farm):
+    review = await ReviewerAgent().review("t", "\n", "", caller=farm.caller)
+    assert (review.verdict, review.blocking) == ("none", False)
+    assert "nothing to review" in review.summary
+    assert Review.from_dict(review.to_dict()) == review
+    assert farm.fake.requests == []
 
 
 async def test_a_long_diff_is_shortened_file_by_file(farm):

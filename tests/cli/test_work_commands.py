@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from agentfarm.llm.testing import StubServer
+from agentfarm.llm.testing import Fault, Reply, StubServer
 
 PLAN = {
     "summary": "Write it.",
@@ -39,8 +39,18 @@ def team(request) -> str:
 
 
 @pytest.fixture
-async def stub():
-    async with StubServer(respond=team) as server:
+def faults() -> dict[str, Fault]:
+    """What goes wrong, by the role that asks; empty, the server is well."""
+    return {}
+
+
+@pytest.fixture
+async def stub(faults):
+    def respond(request) -> str | Reply:
+        fault = faults.get(role(request))
+        return Reply("one two three", fault=fault) if fault else team(request)
+
+    async with StubServer(respond=respond) as server:
         yield server
 
 
@@ -83,6 +93,52 @@ async def test_an_interrupt_says_how_to_go_on(cli, registered, sandbox_image):
     assert done.code == 0, done.err
     assert "(finished before)" in done.err
     assert done.json["run_id"] == run_id
+
+
+@pytest.mark.docker
+async def test_a_fault_of_the_server_is_told_with_its_remedy_and_how_to_go_on(
+    cli, registered, stub, faults, sandbox_image
+):
+    faults["reviewer"] = Fault.RESET_MID_STREAM
+    failed = await cli("run", "Write one().", "-m", registered, "-w", "work")
+    assert failed.code == 1
+    run_id = failed.err.split()[0]
+    cause = f"{stub.url} cut the answer off after 2 chunks"
+    assert f"✗ Review, round 1: {cause}" in failed.err
+    assert failed.err.splitlines()[-1] == f"Continue: agentfarm run --resume {run_id}"
+    assert "Traceback" not in failed.err
+    headline, summary, folder = failed.out.splitlines()
+    assert headline.startswith("failed in ")
+    assert headline.endswith(f"({run_id})")
+    assert summary.startswith(f"It failed: {cause}")
+    assert "look into the server's log" in summary.lower()
+    assert summary.endswith("What was finished is kept.")
+    assert folder == f"Workspace: {cli.cwd / 'work'}"
+
+    faults["reviewer"] = Fault.CONTEXT_OVERFLOW
+    failed = await cli("run", "--resume", run_id, "--json")
+    assert failed.code == 1
+    assert (failed.json["status"], failed.json["run_id"]) == ("failed", run_id)
+    assert failed.json["error"].endswith("serve the model with a longer context.")
+    assert failed.json["plan"]["summary"] == "Write it."
+
+    faults.clear()
+    done = await cli("run", "--resume", run_id)
+    assert done.code == 0, done.err
+    assert done.out.startswith("done in ")
+    assert "= Verify, round 1 (finished before)" in done.err
+    assert [line for line in done.err.splitlines() if line.startswith("▸")] == [
+        "▸ reviewer: Review, round 1"
+    ]
+
+
+async def test_a_plan_that_cannot_be_had_says_why(cli, registered, stub, faults):
+    faults["planner"] = Fault.UNAUTHORIZED
+    done = await cli("plan", "Write one().", "-m", registered)
+    assert (done.code, done.out) == (1, "")
+    assert f"{stub.url} refused the request (HTTP 401)" in done.err
+    assert "api_key_env" in done.err
+    assert "Traceback" not in done.err
 
 
 async def test_a_plan_is_shown_and_nothing_is_done(cli, registered):

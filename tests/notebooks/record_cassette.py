@@ -1,26 +1,36 @@
-"""Record the session that the notebooks replay under nbval, and renew what nbval compares.
+"""Record the sessions that the notebooks replay, and renew what nbval compares.
 
-Run it after a change to the suite `smoke`, to how requests are made, or to the
-embedded model, and read the diff of the notebook before you commit it::
+Run it after a change to the suite `smoke`, to how requests are made, to the agents'
+prompts, or to the embedded model, and read the diff before you commit it. It needs
+Docker and the sandbox image; with bubblewrap, the agents' session is recorded there,
+too, for what its checks find is worded otherwise::
 
-    python tests/notebooks/record_cassette.py
+    python tests/notebooks/record_cassette.py [smoke] [workflow]
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sys
 import tempfile
 from pathlib import Path
 
 import nbformat
+import workflow_session
 
 from agentfarm import evals, load_settings, open_runtime
-from agentfarm.llm import build_router
+from agentfarm.llm import LLMRouter, RegisteredModel, build_router
+from agentfarm.llm.providers import RecordingProvider
+from agentfarm.llm.testing import FakeProvider
 from agentfarm.notebook import execute_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from conftest import merged  # noqa: E402 - the one of the root folder
+
 CASSETTE = Path(__file__).parent / "cassettes" / "smoke.jsonl"
+SESSION = ROOT / "notebooks" / "sessions" / "02_workflow.jsonl"
 MARK = "# NBVAL_CHECK_OUTPUT"
 
 
@@ -38,6 +48,25 @@ async def record(cassette: Path, home: Path) -> None:
             await router.aclose()
     if run.errors or run.run.status != "completed":
         raise SystemExit(f"The run is not whole, so nothing was recorded: {run!r}")
+
+
+async def record_workflow(cassette: Path, home: Path) -> None:
+    """Let agents work with the answers of `workflow_session`, in each sandbox."""
+    for backend in ("docker", "bubblewrap"):
+        settings = load_settings(home=home / backend, sandbox={"backend": backend})
+        model = RecordingProvider(FakeProvider(workflow_session.answer), cassette)
+        async with open_runtime(settings) as farm:
+            router = LLMRouter(
+                [RegisteredModel(name="hand-written", provider=model)], bus=farm.bus
+            )
+            recorded = dataclasses.replace(farm, router=router)
+            workflow = await recorded.workflow(
+                home / backend / "work", model="hand-written"
+            )
+            result = await workflow.run(workflow_session.TASK)
+        print(backend, result.headline)
+        if not result.ok:
+            raise SystemExit(f"Nothing was recorded: {result.summary}")
 
 
 async def renew_outputs(path: Path, cassette: Path, home: Path) -> None:
@@ -63,18 +92,22 @@ async def renew_outputs(path: Path, cassette: Path, home: Path) -> None:
     nbformat.write(notebook, path)
 
 
-async def main() -> None:
+async def main(names: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        fresh = home / "smoke.jsonl"
-        await record(fresh, home / "recording")
+        if "smoke" in names:
+            await record(home / "smoke.jsonl", home / "recording")
+            CASSETTE.write_bytes((home / "smoke.jsonl").read_bytes())
+        if "workflow" in names:
+            await record_workflow(home / "workflow.jsonl", home)
+            SESSION.write_bytes((home / "workflow.jsonl").read_bytes())
+        both = home / "both.jsonl"
+        both.write_bytes(merged([CASSETTE, SESSION]))
         for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-            await renew_outputs(path, fresh, home)
-        CASSETTE.parent.mkdir(exist_ok=True)
-        CASSETTE.write_bytes(fresh.read_bytes())
-    print(f"Recorded {CASSETTE}; the notebooks' compared outputs are renewed.")
+            await renew_outputs(path, both, home)
+    print("Recorded; the notebooks' compared outputs are renewed.")
 
 
 if __name__ == "__main__":
     with asyncio.Runner() as runner:
-        runner.run(main())
+        runner.run(main(set(sys.argv[1:]) or {"smoke", "workflow"}))

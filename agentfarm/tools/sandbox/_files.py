@@ -186,22 +186,21 @@ def _reading(path: Path) -> Iterator[tuple[int, os.stat_result]]:
 
 
 def _walk(root: Path, prefix: str, left_out: dict[str, str]) -> Iterator[Input]:
-    pending = [root]
+    pending = [(root, prefix)]
     while pending:
-        folder = pending.pop()
+        folder, above = pending.pop()
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             raise SandboxError(f"{folder} cannot be read: {_said(error)}.") from error
         for entry in entries:
-            path = Path(entry.path)
-            name = prefix + path.relative_to(root).as_posix()
+            name = above + entry.name
             if reason := _passed_over(entry, name):
                 left_out[escaped(name)] = reason
             elif entry.is_dir(follow_symlinks=False):
-                pending.append(path)
+                pending.append((Path(entry.path), f"{name}/"))
             else:
-                yield _from_host(name, path)
+                yield _from_host(name, Path(entry.path))
 
 
 def _passed_over(entry: os.DirEntry[str], name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 NAME_BYTES = 1024
@@ -16,6 +17,8 @@ DEVICES = frozenset(
 )
 # Their hooks and settings run on the host at the researcher's next command there.
 VERSION_CONTROL = frozenset({".git", "git~1", ".hg", ".svn", ".jj", ".bzr"})
+# Printable ASCII without backslash and colon: nothing that `_is_unwanted` looks for.
+_PLAIN = re.compile(r"[ -9;-\[\]-~]*")
 
 
 def problem_with(name: str) -> str | None:
@@ -49,7 +52,7 @@ def _problem_with_part(part: str) -> str | None:
         return f"has the part '{part}'"
     if len(part.encode()) > PART_BYTES:
         return f"has a part longer than {PART_BYTES} bytes"
-    if unwanted := next((char for char in part if _is_unwanted(char)), None):
+    if unwanted := _unwanted_char(part):
         return f"holds the character U+{ord(unwanted):04X}"
     if part[-1] in ". ":
         return "has a part that ends in a dot or a space"
@@ -58,6 +61,12 @@ def _problem_with_part(part: str) -> str | None:
     if comparable(part) in VERSION_CONTROL:
         return "lies in a version control folder"
     return None
+
+
+def _unwanted_char(part: str) -> str | None:
+    if _PLAIN.fullmatch(part):
+        return None
+    return next((char for char in part if _is_unwanted(char)), None)
 
 
 def _is_unwanted(char: str) -> bool:
@@ -70,6 +79,8 @@ def comparable(name: str) -> str:
 
     Source: Unicode's canonical caseless matching, D145.
     """
+    if name.isascii():
+        return name.lower()
     folded = unicodedata.normalize("NFD", name).casefold()
     return unicodedata.normalize("NFC", folded)
 
