@@ -14,6 +14,7 @@ SMOL = """
 [[models]]
 name = "smol"
 provider = "embedded"
+context_length = 3072
 capabilities = ["json_schema"]
 """
 

@@ -128,7 +128,7 @@ def calls(view: WorkflowView) -> str:
     """The latest calls of tools, and the files that they left."""
     parts = []
     if view.calls:
-        latest = list(view.calls.values())[-SHOWN_CALLS:]
+        latest = list(view.calls)[-SHOWN_CALLS:]
         rows = [_call(call) for call in reversed(latest)]
         parts.append(_table(("", "agent", "tool", "arguments", "answer"), rows))
     if view.files:

@@ -63,6 +63,7 @@ class StreamView:
 class CallView:
     """One call of a tool; `ok` is None while it runs."""
 
+    id: str
     agent: str
     tool: str
     arguments: str
@@ -96,7 +97,7 @@ class WorkflowView:
     duration_s: float | None = None
     stages: dict[str, StageView] = field(default_factory=dict)
     streams: dict[str, StreamView] = field(default_factory=dict)
-    calls: dict[str, CallView] = field(default_factory=dict)
+    calls: deque[CallView] = field(default_factory=lambda: deque(maxlen=KEPT_CALLS))
     tokens: dict[str, TokensView] = field(default_factory=dict)
     checks: tuple[Mapping[str, Any], ...] = ()
     files: dict[str, str] = field(default_factory=dict)
@@ -215,25 +216,23 @@ def _count(tokens: TokensView, record: RequestRecord) -> None:
 
 
 def _tool_call(view: WorkflowView, event: Event) -> None:
-    view.calls[_call_key(event)] = CallView(
+    call = CallView(
+        id=str(event.data["id"]),
         agent=event.agent or "",
         tool=str(event.data["tool"]),
         arguments=_brief(event.data.get("arguments")),
     )
-    while len(view.calls) > KEPT_CALLS:
-        del view.calls[next(iter(view.calls))]
+    view.calls.append(call)
 
 
 def _tool_result(view: WorkflowView, event: Event) -> None:
-    call = view.calls.get(_call_key(event))
-    if call is not None:
-        call.ok = bool(event.data["ok"])
-        call.answer = _short(str(event.data.get("text") or ""))
-
-
-def _call_key(event: Event) -> str:
-    """Two steps at once may give a call the same id; the later one stands."""
-    return f"{event.agent} {event.data['id']} {event.data['tool']}"
+    told = (str(event.data["id"]), event.agent or "", str(event.data["tool"]))
+    # Ids are unique in one run of an agent only, so the open one is meant.
+    for call in view.calls:
+        if call.ok is None and (call.id, call.agent, call.tool) == told:
+            call.ok = bool(event.data["ok"])
+            call.answer = _short(str(event.data.get("text") or ""))
+            return
 
 
 def _file(view: WorkflowView, event: Event) -> None:

@@ -128,8 +128,12 @@ def test_calls_of_tools_show_how_they_ended(view, tell):
     assert "✗" in html.calls(view)
     assert "Refused." in html.calls(view)
     assert "path=&#x27;a.py&#x27;" in html.calls(view)
-    tell("code_generated", path="b.py")
-    assert "b.py" in html.calls(view)
+    # The next step's calls are numbered anew.
+    tell("agent_tool_call", id="1", tool="write_file", arguments={"path": "b.py"})
+    tell("agent_tool_result", id="1", tool="write_file", ok=True, text="Created.")
+    assert [call.ok for call in view.calls] == [False, True]
+    tell("code_generated", path="c.py")
+    assert "c.py" in html.calls(view)
 
 
 def test_checks_are_shown_with_what_they_found(view, tell):
