@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from agentfarm.config import ModelSettings, Settings
+    from agentfarm.config import ModelSettings, Settings, TimeoutSettings
     from agentfarm.events import EventBus
     from agentfarm.llm._messages import (
         ChatChunk,
@@ -127,10 +127,21 @@ class _Workshop:
                 EmbeddedProvider(
                     own.model_copy(update=changes),
                     home=self.settings.home,
-                    timeouts=self.settings.timeouts,
+                    timeouts=self._patient(),
                 )
             )
         return self.made[key]
+
+    def _patient(self) -> TimeoutSettings:
+        """Timeouts of the embedded server, unless a person has set another.
+
+        It has one thread: while it reads the prompt of one request, the tokens of
+        all others wait as long as a first token may.
+        """
+        timeouts = self.settings.timeouts
+        if "inter_token_s" in timeouts.model_fields_set:
+            return timeouts
+        return timeouts.model_copy(update={"inter_token_s": timeouts.first_token_s})
 
     def replay(self, cassette: Path) -> Provider:
         key = ("replay", str(cassette))

@@ -335,3 +335,16 @@ async def test_the_status_is_a_table_in_a_terminal():
     assert "http://127.0.0.1/fake" in text
     assert "0/4" in text
     assert "closed" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "inter_token_s"), [({}, 300.0), ({"inter_token_s": 7}, 7)]
+)
+def test_the_embedded_server_may_pause_unless_somebody_says_otherwise(
+    tmp_path, given, inter_token_s
+):
+    settings = load_settings(home=tmp_path, timeouts=given)
+    router = build_router(settings)
+    provider = next(m.provider for m in router.models if m.name == "embedded")
+    assert provider._timeouts.inter_token_s == inter_token_s
+    assert settings.timeouts.inter_token_s == given.get("inter_token_s", 60.0)
