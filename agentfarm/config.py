@@ -19,6 +19,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -28,9 +29,11 @@ __all__ = [
     "EmbeddedSettings",
     "LimitSettings",
     "ModelSettings",
+    "SamplerSettings",
     "SandboxSettings",
     "Settings",
     "TimeoutSettings",
+    "WebSettings",
     "describe_problems",
     "load_settings",
 ]
@@ -151,6 +154,56 @@ class SandboxSettings(BaseModel):
     limits: LimitSettings = LimitSettings()
 
 
+class WebSettings(BaseModel):
+    """The API server, `agentfarm serve`.
+
+    Attributes:
+        host: Address to listen on. Any but this machine's own loopback needs a token.
+        port: TCP port; 0 for any free one.
+        require_token: Need a token on the loopback address too, e.g. where several
+            people share the machine.
+        token_file: Where the tokens are kept; ``web-tokens.json`` in `home` if None.
+        allowed_hosts: Names under which the server may be asked, beside loopback
+            names and addresses.
+        max_body_bytes: Largest body of a request.
+        requests_per_s: Of one client address, on average; None for no limit. After a
+            pause, those of 10 seconds may come at once.
+        max_clients: WebSockets at once.
+        max_workflows: Workflows at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8700, ge=0, le=65535)
+    require_token: bool = False
+    token_file: Path | None = None
+    allowed_hosts: frozenset[str] = frozenset()
+    max_body_bytes: ByteSize = Field(default=ByteSize(2**20), gt=0)
+    requests_per_s: float | None = Field(default=200.0, gt=0)
+    max_clients: int = Field(default=256, ge=1)
+    max_workflows: int = Field(default=4, ge=1)
+
+
+class SamplerSettings(BaseModel):
+    """How the hardware is sampled, by whichever process of this machine began.
+
+    Attributes:
+        enabled: Whether this process takes part.
+        interval_s: Time between two samples, seconds.
+        raw_hours: Age at which samples are averaged over a minute.
+        retention_days: Age at which averages are deleted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    # Above this, one sample that is missing would leave a gap in an energy.
+    interval_s: float = Field(default=1.0, ge=0.1, le=2.0)
+    raw_hours: float = Field(default=24.0, gt=0)
+    retention_days: float = Field(default=30.0, gt=0)
+
+
 class Settings(BaseSettings):
     """What a person can set, frozen after loading.
 
@@ -174,6 +227,12 @@ class Settings(BaseSettings):
         docker_host: URL of the Docker engine; ``DOCKER_HOST``, else the local
             engine's socket, if None.
         sandbox: Where code that a model wrote runs.
+        sampler: How the hardware is sampled.
+        web: The API server.
+        otlp_endpoint: Base URL of an OTLP/HTTP receiver, e.g.
+            ``http://127.0.0.1:4318``, that gets spans of all that happens.
+        otlp_headers: Sent to it with every request, e.g. ``authorization``.
+        otlp_content: Whether spans hold also what people and models wrote.
     """
 
     model_config = SettingsConfigDict(
@@ -197,6 +256,11 @@ class Settings(BaseSettings):
     store_flush_s: float = Field(default=0.2, gt=0)
     docker_host: str | None = Field(default=None, repr=False)  # may hold a user name
     sandbox: SandboxSettings = SandboxSettings()
+    sampler: SamplerSettings = SamplerSettings()
+    web: WebSettings = WebSettings()
+    otlp_endpoint: str | None = Field(default=None, repr=False)  # may hold a password
+    otlp_headers: dict[str, SecretStr] = Field(default_factory=dict)
+    otlp_content: bool = False
 
     @classmethod
     def settings_customise_sources(
@@ -221,6 +285,11 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The URL of the Store, with the default filled in."""
         return self.database_url or f"sqlite:///{self.home / 'agentfarm.db'}"
+
+    @property
+    def web_token_path(self) -> Path:
+        """Where the API server's tokens are kept."""
+        return self.web.token_file or self.home / "web-tokens.json"
 
     @property
     def config_path(self) -> Path:
@@ -265,6 +334,11 @@ def load_settings(**explicit: Any) -> Settings:
         raise ConfigError(
             f"Settings are not valid: {describe_problems(error)}.",
             remedy="Look at AGENTFARM_* in the environment and at agentfarm.toml.",
+        ) from None
+    except SettingsError as error:
+        raise ConfigError(
+            f"Settings are not valid: {error}.",
+            remedy="A list or a table in AGENTFARM_* is written as JSON.",
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(

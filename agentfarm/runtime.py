@@ -12,7 +12,8 @@ from agentfarm.config import Settings, load_settings
 from agentfarm.errors import ConfigError
 from agentfarm.events import EventBus, EventType
 from agentfarm.llm import LLMRouter, build_router
-from agentfarm.monitoring import PerformanceTracker
+from agentfarm.llm._registry import is_local_host
+from agentfarm.monitoring import GPUMonitor, PerformanceTracker, Sampler
 from agentfarm.store import Store
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from agentfarm.agents import Workflow
     from agentfarm.events import Event
+    from agentfarm.monitoring._otlp import SpanExport
     from agentfarm.tools.sandbox import Sandbox
 
 __all__ = ["Runtime", "open_runtime"]
@@ -29,10 +31,13 @@ __all__ = ["Runtime", "open_runtime"]
 
 @dataclass(kw_only=True, slots=True)
 class _Shared:
-    """What a runtime opens when it is first needed."""
+    """What a runtime opens when it is first needed, or where a setting asks for it."""
 
     lock: Lock = field(default_factory=Lock)
     sandbox: Sandbox | None = None
+    gpus: GPUMonitor | None = None
+    sampler: Sampler | None = None
+    spans: SpanExport | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -71,6 +76,28 @@ class Runtime:
                 self._shared.sandbox = await open_sandbox(settings=self.settings)
             return self._shared.sandbox
 
+    async def sampler(self) -> Sampler | None:
+        """What samples the hardware; started at the first use, stopped at closing.
+
+        Of all runtimes on this Store and machine one samples; see `Sampler`. None
+        where this one may not: it is read-only, or ``sampler.enabled`` is false.
+        """
+        shared, settings = self._shared, self.settings.sampler
+        if self.store.read_only or not settings.enabled:
+            return None
+        async with shared.lock:
+            if shared.sampler is None:
+                shared.gpus = GPUMonitor()
+                shared.sampler = Sampler(
+                    store=self.store,
+                    bus=self.bus,
+                    gpus=shared.gpus,
+                    settings=settings,
+                    disk=self.settings.home,
+                )
+                shared.sampler.start()
+            return shared.sampler
+
     async def workflow(
         self, workspace: Path, *, model: str | None = None, **options: Any
     ) -> Workflow:
@@ -102,17 +129,23 @@ class Runtime:
         )
 
     async def aclose(self) -> None:
-        """Close sandbox and router, drain the bus, flush and close the Store.
+        """Close sampler, sandbox and router, drain the bus, flush spans and Store.
 
         A cancelled scope does not stop it: what was measured is kept.
         """
         with CancelScope(shield=True):
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(to_thread.run_sync, self.store.close)
+                if self._shared.spans is not None:
+                    stack.push_async_callback(self._shared.spans.aclose)
                 stack.push_async_callback(self.bus.aclose)
                 stack.push_async_callback(self.router.aclose)
                 if self._shared.sandbox is not None:
                     stack.push_async_callback(self._shared.sandbox.aclose)
+                if self._shared.gpus is not None:
+                    stack.callback(self._shared.gpus.close)
+                if self._shared.sampler is not None:
+                    stack.push_async_callback(self._shared.sampler.aclose)
 
     def __repr__(self) -> str:
         names = ", ".join(dict.fromkeys(model.name for model in self.router.models))
@@ -170,13 +203,22 @@ class _Opening:
                 EventType.LLM_ERROR,
                 name="store",
             )
+        shared = _Shared()
         try:
             router = build_router(settings, bus=bus, record=self._record)
+            if settings.otlp_endpoint and not self._read_only:
+                shared.spans = await to_thread.run_sync(_span_export, settings)
+                shared.spans.attach(bus)
         except BaseException:
             store.close()
             raise
         return Runtime(
-            settings=settings, bus=bus, store=store, tracker=tracker, router=router
+            settings=settings,
+            bus=bus,
+            store=store,
+            tracker=tracker,
+            router=router,
+            _shared=shared,
         )
 
     def _open_store(self, settings: Settings) -> Store:
@@ -213,7 +255,8 @@ def open_runtime(
         record: A cassette to which every answer of a model is appended.
 
     Raises:
-        ConfigError: A setting is not valid or `home` cannot be used.
+        ConfigError: A setting is not valid, `home` cannot be used, or what a setting
+            asks for is not installed.
         StoreError: The Store cannot be opened.
     """
     return _Opening(settings, read_only=read_only, record=record)
@@ -221,3 +264,32 @@ def open_runtime(
 
 def _keep(store: Store, event: Event) -> None:
     store.add_request(event.data["record"])
+
+
+def _span_export(settings: Settings) -> SpanExport:
+    """What sends spans to ``otlp_endpoint``; importing it takes a moment.
+
+    Raises:
+        ConfigError: The address is no URL, or remote where ``local_only`` holds, or
+            the extra is not installed.
+    """
+    endpoint = settings.otlp_endpoint or ""
+    if settings.local_only and not is_local_host(endpoint):
+        raise ConfigError(
+            f"The OTLP endpoint {endpoint.rpartition('@')[2].partition('?')[0]} is on "
+            "a remote host, and what agents do stays on local hosts by default.",
+            remedy="To allow remote hosts, set AGENTFARM_LOCAL_ONLY=false, "
+            "local_only = false in agentfarm.toml, or Settings(local_only=False).",
+        )
+    try:
+        from agentfarm.monitoring._otlp import SpanExport
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "AGENTFARM_OTLP_ENDPOINT is set, and OpenTelemetry's exporter is not "
+            f"installed ({error.name} is missing).",
+            remedy="Install it: pip install 'agentfarm[otlp]'.",
+        ) from error
+    headers = {
+        name: value.get_secret_value() for name, value in settings.otlp_headers.items()
+    }
+    return SpanExport(endpoint, headers=headers, content=settings.otlp_content)

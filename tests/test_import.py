@@ -37,13 +37,14 @@ def test_the_package_alone_loads_nothing_heavy():
     "statement",
     [
         "from agentfarm import Settings, EventBus, AgentFarmError, open_runtime",
-        "from agentfarm.monitoring import PerformanceTracker",
+        "from agentfarm.monitoring import GPUMonitor, PerformanceTracker",
         "import agentfarm.evals, agentfarm.llm, agentfarm.store",
         "import agentfarm.cli",
     ],
 )
 def test_services_load_no_frames_figures_or_models(statement):
     unwanted = {"pandas", "plotly", "torch", "xllamacpp", "docker", "chromadb"}
+    unwanted |= {"pynvml"}
     assert not loaded_after(statement) & unwanted
 
 
@@ -65,5 +66,5 @@ def test_help_needs_no_network_and_names_every_command():
         text=True,
         check=True,
     )
-    for command in ("eval", "models", "llm", "notebook", "doctor", "demo"):
+    for command in ("eval", "models", "llm", "notebook", "doctor", "gpu", "demo"):
         assert command in done.stdout

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from agentfarm._version import __version__
-from agentfarm.cli import _doctor, _eval, _llm, _models, _notebook, _sandbox, _work
+from agentfarm.cli import (
+    _doctor,
+    _eval,
+    _gpu,
+    _llm,
+    _models,
+    _notebook,
+    _sandbox,
+    _serve,
+    _top,
+    _work,
+)
 
 app = typer.Typer(
     name="agentfarm",
@@ -23,7 +34,10 @@ app.add_typer(_llm.app, name="llm")
 app.add_typer(_notebook.app, name="notebook")
 app.add_typer(_sandbox.app, name="sandbox")
 app.command("doctor")(_doctor.doctor)
+app.command("gpu")(_gpu.gpu)
+app.command("top")(_top.top)
 app.command("demo")(_notebook.demo)
+app.command("serve")(_serve.serve)
 app.command("run")(_work.run)
 app.command("plan")(_work.plan)
 

@@ -7,9 +7,7 @@ import importlib.util
 import platform
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -45,7 +43,7 @@ async def examine() -> list[Finding]:
     found = [_python(), _home(settings), _store(settings), *_embedded(settings)]
     found += await _servers(settings)
     found += await sandbox_findings(settings)
-    found.append(_gpu())
+    found.append(await _gpu())
     found += [
         _extra("JupyterLab", "jupyterlab", "lab"),
         _extra("Voila", "voila", "dashboards"),
@@ -198,21 +196,28 @@ async def _registered(model: RegisteredModel, settings: Settings) -> Finding:
     )
 
 
-def _gpu() -> Finding:
-    probes: dict[str, Callable[[], bool]] = {
-        "NVIDIA driver": lambda: Path("/proc/driver/nvidia/version").exists(),
-        "amdgpu driver": lambda: any(
-            Path("/sys/class/drm").glob("card*/device/mem_info_vram_total")
-        ),
-    }
-    found = [name for name, is_there in probes.items() if is_there()]
-    if found:
-        return Finding(part="GPU", state="ok", detail=", ".join(found))
+async def _gpu() -> Finding:
+    from agentfarm.monitoring import GPUMonitor
+
+    with GPUMonitor() as monitor:
+        snapshot = await monitor.snapshot()
+    if not snapshot.gpus:
+        asked = ", ".join(source for source, _ in snapshot.tried)
+        return Finding(
+            part="GPU",
+            state="optional",
+            detail=f"{snapshot.reason}; asked {asked}",
+            remedy="Models run on the processor, slowly. Why: agentfarm gpu",
+        )
+    cards = [gpu for gpu in snapshot.gpus if gpu.parent is None]
+    works = any(gpu.error is None for gpu in cards)
     return Finding(
         part="GPU",
-        state="optional",
-        detail=f"No GPU found; looked for {' and '.join(probes)}",
-        remedy="Models run on the processor, slowly.",
+        state="ok" if works else "warning",
+        detail=", ".join(
+            f"{gpu.name or gpu.uuid} ({gpu.error or gpu.source})" for gpu in cards
+        ),
+        remedy="" if works else "Look at the kernel's log: dmesg",
     )
 
 

@@ -8,6 +8,7 @@ scores, timings and tokens, as a table, as JSON values and as pandas frames.
 from __future__ import annotations
 
 from agentfarm.evals._code_benchmarks import human_eval, mbpp
+from agentfarm.evals._energy import RunEnergy, energy_of_run
 from agentfarm.evals._frames import requests_frame, runs_frame, samples_frame
 from agentfarm.evals._loading import load_suite, suite_names
 from agentfarm.evals._pass_at_k import pass_at_k
@@ -36,6 +37,7 @@ from agentfarm.evals._workflow_solver import WorkflowSolver
 __all__ = [
     "EvalRun",
     "Progress",
+    "RunEnergy",
     "RunSummary",
     "Score",
     "ScoreContext",
@@ -49,6 +51,7 @@ __all__ = [
     "TaskResult",
     "WorkflowSolver",
     "choice",
+    "energy_of_run",
     "exact",
     "human_eval",
     "includes",

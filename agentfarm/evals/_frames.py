@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentfarm.errors import EvalError, StoreError
-from agentfarm.evals._columns import column, records_frame
+from agentfarm.evals._energy import sample_energies
 from agentfarm.evals._result import EvalRun, requests_of, run_summaries
+from agentfarm.evals._sample_frame import samples_with_energy
 from agentfarm.events import RequestRecord
-from agentfarm.store import RunRecord, SampleRecord
+from agentfarm.store import RunRecord
+from agentfarm.store._columns import column, records_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
     from agentfarm.store import Store
@@ -38,7 +38,12 @@ def runs_frame(
 
 
 def samples_frame(source: Store | EvalRun, run_id: str | None = None) -> pd.DataFrame:
-    """Samples of one run by start: every field of SampleRecord.
+    """Samples of one run by start: every field of SampleRecord, energy and heat.
+
+    ``energy_j`` and ``energy_above_idle_j`` are what the GPUs drew for the sample's
+    requests, joules; ``throttled`` and ``max_gpu_temperature_c`` tell whether a slow
+    sample ran on a hot card. They are out of the Store: with a run at hand, and where
+    nobody sampled the hardware, they are unknown.
 
     Args:
         source: The Store, or a run that is at hand.
@@ -48,7 +53,13 @@ def samples_frame(source: Store | EvalRun, run_id: str | None = None) -> pd.Data
         EvalError: A Store comes without `run_id`.
         StoreError: There is no such run.
     """
-    return records_frame(_rows(source, run_id, "samples"), SampleRecord)
+    if isinstance(source, EvalRun):
+        return source.samples_frame()
+    run = source.run(_needed(run_id, "samples"))
+    samples = source.samples(run.run_id)
+    requests = requests_of(source, run.run_id, samples)
+    energies = sample_energies(source, samples, requests, hostname=run.hostname)
+    return samples_with_energy(samples, energies)
 
 
 def requests_frame(source: Store | EvalRun, run_id: str | None = None) -> pd.DataFrame:
@@ -64,22 +75,23 @@ def requests_frame(source: Store | EvalRun, run_id: str | None = None) -> pd.Dat
         EvalError: A Store comes without `run_id`.
         StoreError: There is no such run or workflow.
     """
-    return records_frame(_rows(source, run_id, "requests"), RequestRecord)
-
-
-def _rows(source: Store | EvalRun, run_id: str | None, kind: str) -> Sequence[Any]:
     if isinstance(source, EvalRun):
-        return source.samples if kind == "samples" else source.requests
+        return source.requests_frame()
+    run_id = _needed(run_id, "requests")
+    if workflow := _workflow(source, run_id):
+        return records_frame(source.requests(run_id=workflow), RequestRecord)
+    run = source.run(run_id)
+    samples = source.samples(run.run_id)
+    return records_frame(requests_of(source, run.run_id, samples), RequestRecord)
+
+
+def _needed(run_id: str | None, kind: str) -> str:
     if run_id is None:
         raise EvalError(
             f"{kind}_frame() got a Store and no run_id.",
             remedy='Name a run, or "latest".',
         )
-    if kind == "requests" and (workflow := _workflow(source, run_id)):
-        return source.requests(run_id=workflow)
-    full_id = source.run(run_id).run_id
-    samples = source.samples(full_id)
-    return samples if kind == "samples" else requests_of(source, full_id, samples)
+    return run_id
 
 
 def _workflow(store: Store, run_id: str) -> str | None:

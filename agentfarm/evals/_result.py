@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
-from agentfarm.evals._columns import records_frame
 from agentfarm.evals._pass_at_k import samples_pass_at
+from agentfarm.evals._sample_frame import samples_with_energy
 from agentfarm.evals._workflow_solver import WORKFLOW
 from agentfarm.events import RequestRecord
-from agentfarm.store import RunRecord, SampleRecord
+from agentfarm.store._columns import records_frame
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
-    from agentfarm.store import Store
+    from agentfarm.store import RunRecord, SampleRecord, Store
 
 
 # For which pass@k people report figures.
@@ -116,7 +116,7 @@ class EvalRun:
 
     def samples_frame(self) -> pd.DataFrame:
         """The samples, see `agentfarm.evals.samples_frame`."""
-        return records_frame(self.samples, SampleRecord)
+        return samples_with_energy(self.samples)
 
     def requests_frame(self) -> pd.DataFrame:
         """The requests, see `agentfarm.evals.requests_frame`."""

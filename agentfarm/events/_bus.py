@@ -54,7 +54,7 @@ class EventBus:
       (``text``, ``reasoning`` and lists are concatenated, of other values the last
       stands; ``data["coalesced"]`` counts the chunks), else the oldest waiting
       chunk is dropped and counted.
-    * ``HEARTBEAT``: only the latest waits, whatever the size.
+    * ``HEARTBEAT`` and ``HARDWARE``: only the latest of each waits, whatever the size.
     * Every other event is never dropped. Chunks make room for it; where none wait,
       the queue grows past `maxsize`, which is logged once.
 
@@ -66,8 +66,9 @@ class EventBus:
     task group, so that a notebook may make it in one cell and use it in others.
 
     Args:
-        history: Events kept for `history`, and as many chunks and heartbeats
-            beside them, so that a stream does not push out what matters.
+        history: Events kept for `history`, and as many chunks, heartbeats and
+            hardware samples beside them, so that a stream does not push out what
+            matters.
         heartbeat_s: Publish a HEARTBEAT every so many seconds from the first
             subscription in a running loop on; None for none.
     """

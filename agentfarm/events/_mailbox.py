@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-LATEST_ONLY = frozenset({EventType.HEARTBEAT})
+LATEST_ONLY = frozenset({EventType.HARDWARE, EventType.HEARTBEAT})
 TRANSIENT = LATEST_ONLY | {EventType.LLM_STREAM_CHUNK}
 
 # Chunks of a stream waiting in one entry are joined into one event at this many,

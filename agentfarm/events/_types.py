@@ -37,6 +37,7 @@ class EventType(StrEnum):
     LLM_RETRY = "llm_retry"
     LLM_RESPONSE = "llm_response"
     LLM_ERROR = "llm_error"
+    HARDWARE = "hardware"
     INTERRUPT = "interrupt"
     HEARTBEAT = "heartbeat"
 

@@ -31,8 +31,8 @@ from agentfarm.llm._embedded_child import (
     too_slow,
 )
 from agentfarm.llm._embedded_server import INFO_FILE, LOG_FILE
-from agentfarm.llm._file_lock import file_lock
 from agentfarm.llm._gguf import ModelProgress, ensure_model, model_alias
+from agentfarm.store._file_lock import file_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

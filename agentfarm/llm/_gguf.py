@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from agentfarm.errors import ConfigError, ProviderError
-from agentfarm.llm._file_lock import file_lock
+from agentfarm.store._file_lock import file_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

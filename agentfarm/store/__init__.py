@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from agentfarm.store._liveness import new_run_id, stamped
 from agentfarm.store._records import (
+    GPUSampleRecord,
+    HostSampleRecord,
     MemoryRecord,
     RunRecord,
     RunStatus,
@@ -21,6 +23,8 @@ from agentfarm.store._records import (
 from agentfarm.store._store import Store
 
 __all__ = [
+    "GPUSampleRecord",
+    "HostSampleRecord",
     "MemoryRecord",
     "RunRecord",
     "RunStatus",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import Insert
 
     from agentfarm.errors import StoreError
+    from agentfarm.store._claims import Claim
 
 __all__ = ["Database", "add_upsert", "dump_json"]
 
@@ -55,6 +56,9 @@ class Database(Protocol):
 
     def upsert(self, table: Table) -> Insert:
         """The statement that inserts a row or replaces the one of the same key."""
+
+    def claim(self, name: str) -> Claim:
+        """What one process of this machine may hold at a time, by its name."""
 
     def is_transient(self, error: Exception) -> bool:
         """Whether the same write may succeed later."""

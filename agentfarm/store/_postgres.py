@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from agentfarm.errors import StoreError
+from agentfarm.store._claims import AdvisoryClaim
 from agentfarm.store._database import add_upsert, dump_json
 from agentfarm.store._tables import METADATA
 
@@ -103,6 +104,9 @@ class PostgresDatabase:
 
     def upsert(self, table: Table) -> Insert:
         return cast("Insert", add_upsert(insert, table))
+
+    def claim(self, name: str) -> AdvisoryClaim:
+        return AdvisoryClaim(self._engine, name, self.failure)
 
     def is_transient(self, error: Exception) -> bool:
         if isinstance(error, PoolTimeoutError):

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from agentfarm.errors import StoreError
+from agentfarm.store._hardware import samples_query
 from agentfarm.store._liveness import is_gone
 from agentfarm.store._recall import rank
 from agentfarm.store._records import RunRecord, SampleTally, WorkflowRecord
@@ -149,7 +150,12 @@ class Reader:
         return found
 
     def requests(
-        self, *, run_id: str | None, since: float | None, limit: int | None
+        self,
+        *,
+        run_id: str | None,
+        since: float | None,
+        until: float | None,
+        limit: int | None,
     ) -> list[RequestRecord]:
         column = REQUESTS.table.c
         query = select(REQUESTS.table).limit(limit)
@@ -158,7 +164,23 @@ class Reader:
             query = query.where(column.run_id == run_id)
         if since is not None:
             query = query.where(column.started_at >= since)
+        if until is not None:
+            query = query.where(column.started_at < until)
         return self._fetch(REQUESTS, query)[::-1]
+
+    def hardware(
+        self,
+        mapping: RecordTable[R],
+        *,
+        since: float | None,
+        until: float | None,
+        step_s: int | None,
+        hostname: str | None,
+    ) -> list[R]:
+        query = samples_query(
+            mapping, since=since, until=until, step_s=step_s, hostname=hostname
+        )
+        return self._fetch(mapping, query)
 
     def _one(self, kind: _Process[P], run_id: str) -> P:
         found = self._read(lambda connection: _find(connection, kind.table, run_id))
@@ -204,7 +226,9 @@ def _rows(query: Select[Any], connection: Connection) -> list[Any]:
 def _records(
     connection: Connection, mapping: RecordTable[R], query: Select[Any]
 ) -> list[R]:
-    return [mapping.load(row._asdict()) for row in connection.execute(query)]
+    rows = connection.execute(query)
+    names = tuple(rows.keys())
+    return [mapping.load(dict(zip(names, row, strict=True))) for row in rows]
 
 
 def _newest(mapping: RecordTable[P]) -> Select[Any]:

@@ -197,3 +197,121 @@ class MemoryRecord:
     text: str
     created_at: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GPUSampleRecord:
+    """A card, or a MIG instance of one, at one moment or over a span of time.
+
+    A value is a mean where `step_s` is not 0; what is unknown is None. The `…_min_…`
+    and `…_max_…` fields are None where it is 0.
+
+    Attributes:
+        step_s: 0 for a moment, else the span's length, seconds.
+        timestamp: Unix time, seconds; where the span begins.
+        hostname: The machine's.
+        uuid, gpu_index, vendor, source, name, driver, parent: As in
+            ``monitoring.GPUReading``; of a span, one of those that it saw.
+        samples: Moments that went into it.
+        covered_s: Seconds of the span that samples tell about: each one about the
+            time since the one before, unless that was longer ago than 5 s.
+        temperature_c, temperature_min_c, temperature_max_c: Edge (AMD) or GPU
+            (NVIDIA), °C.
+        junction_temperature_c, junction_temperature_min_c,
+            junction_temperature_max_c: Hottest spot, °C.
+        memory_temperature_c, memory_temperature_min_c, memory_temperature_max_c: °C.
+        temperature_limit_c: Where the card slows itself down, °C.
+        vram_used_bytes, vram_used_max_bytes, vram_total_bytes: Memory on the card.
+        power_w, power_min_w, power_max_w, power_limit_w: Drawn, and the cap, watts.
+        utilization_percent, utilization_min_percent, utilization_max_percent: Share
+            of time in which it computed.
+        memory_utilization_percent: Share of time in which its memory was accessed.
+        core_clock_mhz, memory_clock_mhz, fan_percent, fan_rpm: As in GPUReading.
+        throttled_share: Share of the moments, 0 to 1, in which it was throttled.
+        thermal_share: The same, where heat was the reason.
+        throttle_reasons: Why, joined by commas; only of a moment.
+        error: Why it could not be read; of a span, one of the reasons.
+    """
+
+    step_s: int
+    timestamp: float
+    hostname: str
+    uuid: str
+    gpu_index: int
+    vendor: str
+    source: str
+    name: str | None = None
+    driver: str | None = None
+    parent: str | None = None
+    samples: int = 1
+    covered_s: float = 0.0
+    temperature_c: float | None = None
+    temperature_min_c: float | None = None
+    temperature_max_c: float | None = None
+    junction_temperature_c: float | None = None
+    junction_temperature_min_c: float | None = None
+    junction_temperature_max_c: float | None = None
+    memory_temperature_c: float | None = None
+    memory_temperature_min_c: float | None = None
+    memory_temperature_max_c: float | None = None
+    temperature_limit_c: float | None = None
+    vram_used_bytes: int | None = None
+    vram_used_max_bytes: int | None = None
+    vram_total_bytes: int | None = None
+    power_w: float | None = None
+    power_min_w: float | None = None
+    power_max_w: float | None = None
+    power_limit_w: float | None = None
+    utilization_percent: float | None = None
+    utilization_min_percent: float | None = None
+    utilization_max_percent: float | None = None
+    memory_utilization_percent: float | None = None
+    core_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    fan_percent: float | None = None
+    fan_rpm: float | None = None
+    throttled_share: float | None = None
+    thermal_share: float | None = None
+    throttle_reasons: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostSampleRecord:
+    """A machine without its GPUs, at one moment or over a span of time.
+
+    `step_s`, `timestamp`, `hostname`, `samples`, `covered_s` and the spans' means,
+    minima and maxima are as in `GPUSampleRecord`.
+
+    Attributes:
+        cpu_percent, cpu_min_percent, cpu_max_percent: Busy share of all processors,
+            0 to 100, since the sample before.
+        load_1m: Load average over a minute.
+        memory_used_bytes, memory_used_max_bytes, memory_total_bytes: Main memory;
+            used is what is not available to a new program.
+        disk_used_bytes, disk_total_bytes: Of the file system of AgentFarm's home.
+        disk_read_bytes_per_s, disk_write_bytes_per_s: Of all disks together.
+        network_received_bytes_per_s, network_sent_bytes_per_s: Of all interfaces
+            together but the loopback.
+        error: Why it could not be read.
+    """
+
+    step_s: int
+    timestamp: float
+    hostname: str
+    samples: int = 1
+    covered_s: float = 0.0
+    cpu_percent: float | None = None
+    cpu_min_percent: float | None = None
+    cpu_max_percent: float | None = None
+    load_1m: float | None = None
+    memory_used_bytes: int | None = None
+    memory_used_max_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    disk_used_bytes: int | None = None
+    disk_total_bytes: int | None = None
+    disk_read_bytes_per_s: float | None = None
+    disk_write_bytes_per_s: float | None = None
+    network_received_bytes_per_s: float | None = None
+    network_sent_bytes_per_s: float | None = None
+    error: str | None = None

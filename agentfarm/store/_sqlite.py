@@ -21,6 +21,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
 from agentfarm.errors import StoreError
+from agentfarm.store._claims import FileClaim
 from agentfarm.store._database import add_upsert, dump_json
 
 if TYPE_CHECKING:
@@ -130,6 +131,9 @@ class SqliteDatabase:
 
     def upsert(self, table: Table) -> Insert:
         return cast("Insert", add_upsert(insert, table))
+
+    def claim(self, name: str) -> FileClaim:
+        return FileClaim(self._beside(f".{name}.lock"), self.failure)
 
     def is_transient(self, error: Exception) -> bool:
         return _result_code(error) in _TRANSIENT

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentfarm.errors import StoreError
+from agentfarm.store._store_hardware import HardwareStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,21 +27,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Store"]
 
-# Reading shows one's own telemetry, but does not wait long for a stuck database.
-_OWN_TELEMETRY_S = 1.0
 
-
-class Store:
+class Store(HardwareStore):
     """What was measured and done, in a SQLite file or a PostgreSQL database.
 
     Several processes and threads may use the same database at once. One thread per
     Store writes. A run, sample, workflow, step or memory is committed when its
-    `put_…` or `add_memory` returns; telemetry of requests is committed in batches,
-    so a killed process loses at most the last batch of it.
+    `put_…` or `add_memory` returns; telemetry of requests and hardware is committed
+    in batches, so a killed process loses at most the last batch of it.
 
     If the database cannot be written for now, telemetry's newest records are kept,
-    and the others are counted in `dropped_requests`; all else waits in memory and
-    is tried again. What is queued is written when the Store is
+    and the others are counted in `dropped_requests` and `dropped_samples`; all else
+    waits in memory and is tried again. What is queued is written when the Store is
     closed or forgotten, and when the interpreter exits.
 
     Text that a database cannot hold is replaced, never refused: NUL by ``␀``, a lone
@@ -78,7 +75,7 @@ class Store:
                 ``postgresql+psycopg://user:password@host:5432/database``.
             flush_s: Longest time that telemetry waits for its batch, seconds.
             read_only: Create and change nothing; writing raises.
-            buffer: Records of telemetry kept while the database is stuck.
+            buffer: Records of each kind of telemetry kept while the database is stuck.
             patience_s: Longest wait for a write before it raises, seconds.
 
         Raises:
@@ -116,8 +113,10 @@ class Store:
 
     @property
     def dropped_requests(self) -> int:
-        """Records of telemetry that were given up since it was opened."""
-        return 0 if self._writer is None else self._writer.dropped
+        """Records of requests that were given up since it was opened."""
+        from agentfarm.store._tables import REQUESTS
+
+        return 0 if self._writer is None else self._writer.dropped[REQUESTS]
 
     def add_request(self, record: RequestRecord) -> None:
         """Keep what a request cost; from any thread, in microseconds.
@@ -125,7 +124,7 @@ class Store:
         Raises:
             StoreError: The Store is closed or read-only.
         """
-        self._writing().add(record)
+        self._writing().add_request(record)
 
     def put_run(self, run: RunRecord) -> None:
         """Insert or replace a run; it is durable when this returns.
@@ -299,6 +298,7 @@ class Store:
         *,
         run_id: str | None = None,
         since: float | None = None,
+        until: float | None = None,
         limit: int | None = None,
     ) -> list[RequestRecord]:
         """What requests cost, oldest first, this Store's own ones included.
@@ -306,13 +306,12 @@ class Store:
         Args:
             run_id: Only those of this run.
             since: Only those that started at this Unix time or later.
+            until: Only those that started before this Unix time.
             limit: At most this many, the newest ones.
         """
         reader = self._reading()
-        if self._writer is not None:
-            with suppress(StoreError):  # better what is there than nothing
-                self._writer.flush(_OWN_TELEMETRY_S)
-        return reader.requests(run_id=run_id, since=since, limit=limit)
+        self._write_telemetry()
+        return reader.requests(run_id=run_id, since=since, until=until, limit=limit)
 
     def _reading(self) -> Reader:
         self._refuse_if_closed()

@@ -46,6 +46,8 @@ from sqlalchemy import (
 
 from agentfarm.events import RequestRecord
 from agentfarm.store._records import (
+    GPUSampleRecord,
+    HostSampleRecord,
     MemoryRecord,
     RunRecord,
     SampleRecord,
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
 __all__ = [
+    "GPU_SAMPLES",
+    "HOST_SAMPLES",
     "MEMORIES",
     "META",
     "METADATA",
@@ -147,6 +151,8 @@ class RecordTable(Generic[R]):
         record: A dataclass whose first fields are the primary key.
         keys: How many fields that are.
         indexes: Groups of columns that queries search or sort by.
+        clustered: SQLite keeps the rows in the order of the key, and no other copy
+            of it: for tables that are searched by their key alone.
     """
 
     def __init__(
@@ -157,6 +163,7 @@ class RecordTable(Generic[R]):
         *,
         keys: int = 1,
         indexes: tuple[tuple[str, ...], ...] = (),
+        clustered: bool = False,
     ) -> None:
         self.record = record
         hints = type_hints(record)
@@ -166,16 +173,18 @@ class RecordTable(Generic[R]):
             name,
             metadata,
             *(
-                # NaN is stored as NULL, so a number may be NULL in any case.
+                # NaN is stored as NULL, so a number outside the key may be NULL.
                 Column(
                     item,
                     kind.type(),
                     primary_key=item in names[:keys],
-                    nullable=optional or isinstance(kind.missing, float),
+                    nullable=item not in names[:keys]
+                    and (optional or isinstance(kind.missing, float)),
                 )
                 for item, (kind, optional) in kinds.items()
             ),
             *(Index(f"ix_{name}_{'_'.join(group)}", *group) for group in indexes),
+            sqlite_with_rowid=not clustered,
         )
         self._dumps = [(item, kind.dump) for item, (kind, _) in kinds.items()]
         self._missing = {
@@ -213,4 +222,11 @@ WORKFLOWS = RecordTable("workflows", WorkflowRecord, METADATA)
 WORKFLOW_STEPS = RecordTable("workflow_steps", WorkflowStepRecord, METADATA, keys=2)
 MEMORIES = RecordTable(
     "memories", MemoryRecord, METADATA, indexes=(("project", "created_at"),)
+)
+# Times first: what is asked for, averaged and given up is a span of time.
+GPU_SAMPLES = RecordTable(
+    "gpu_samples", GPUSampleRecord, METADATA, keys=4, clustered=True
+)
+HOST_SAMPLES = RecordTable(
+    "host_samples", HostSampleRecord, METADATA, keys=3, clustered=True
 )

@@ -7,13 +7,15 @@ import atexit
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentfarm.errors import StoreError
 from agentfarm.store._tables import (
+    GPU_SAMPLES,
+    HOST_SAMPLES,
     MEMORIES,
     REQUESTS,
     RUNS,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Writer"]
 
+R = TypeVar("R")
+
 _LOG = logging.getLogger("agentfarm.store")
 
 # A batch this large is written at once; SQLite does it in a few milliseconds.
@@ -40,9 +44,10 @@ _LARGE_BATCH = 500
 _RETRY_S = 0.05
 _MAX_RETRY_S = 1.0
 
+_TELEMETRY: tuple[RecordTable[Any], ...] = (REQUESTS, GPU_SAMPLES, HOST_SAMPLES)
 _MAPPINGS: tuple[RecordTable[Any], ...] = (
-    *(RUNS, SAMPLES, REQUESTS),
-    *(WORKFLOWS, WORKFLOW_STEPS, MEMORIES),
+    *_TELEMETRY,
+    *(RUNS, SAMPLES, WORKFLOWS, WORKFLOW_STEPS, MEMORIES),
 )
 
 
@@ -60,14 +65,15 @@ class _Batch:
     """What goes into one transaction."""
 
     rows: list[_Row]
-    telemetry: list[RequestRecord]
+    telemetry: list[tuple[RecordTable[Any], list[Any]]]
 
     def __len__(self) -> int:
-        return len(self.rows) + len(self.telemetry)
+        return len(self.rows) + sum(len(records) for _, records in self.telemetry)
 
     def singles(self) -> Iterator[_Batch]:
         yield from (_Batch([row], []) for row in self.rows)
-        yield from (_Batch([], [record]) for record in self.telemetry)
+        for mapping, records in self.telemetry:
+            yield from (_Batch([], [(mapping, [record])]) for record in records)
 
 
 class Writer:
@@ -75,15 +81,18 @@ class Writer:
 
     Telemetry waits for its batch, at most `flush_s`. If the database cannot be
     written for now (locked, full, gone), the batch in hand is tried again and
-    again; meanwhile the newest `buffer` records of telemetry are kept, older ones
-    are dropped and counted, and all other rows are kept. A row that the
+    again; meanwhile of each kind of telemetry the newest `buffer` records are kept,
+    older ones are dropped and counted, and all other rows are kept. A row that the
     database refuses for itself does not hold up the others.
+
+    Attributes:
+        dropped: Records of telemetry that were given up, by their table.
     """
 
     def __init__(
         self, database: Database, *, flush_s: float, buffer: int, patience_s: float
     ) -> None:
-        self.dropped = 0
+        self.dropped: Counter[RecordTable[Any]] = Counter()
         self._database = database
         self._flush_s = flush_s
         self._buffer = buffer
@@ -94,7 +103,10 @@ class Writer:
         # Reentrant, since a garbage collection inside may call `stop`.
         self._wake = threading.Condition(threading.RLock())
         self._rows: list[_Row] = []
-        self._telemetry: deque[RequestRecord] = deque()
+        self._telemetry: dict[RecordTable[Any], deque[Any]] = {
+            mapping: deque() for mapping in _TELEMETRY
+        }
+        self._queued = 0
         self._due = 0.0
         self._in_hand = 0
         self._lost = 0
@@ -108,18 +120,24 @@ class Writer:
         atexit.register(self._close_at_exit)
         self._thread.start()
 
-    def add(self, record: RequestRecord) -> None:
+    def add_request(self, record: RequestRecord) -> None:
+        """Queue the record of a request, see `add`."""
+        self.add(REQUESTS, record)
+
+    def add(self, mapping: RecordTable[R], record: R) -> None:
         """Queue telemetry; takes microseconds and waits for nothing."""
         with self._wake:
             self._refuse_if_stopped()
-            if len(self._telemetry) >= self._buffer:
-                self._telemetry.popleft()
-                self.dropped += 1
-            self._telemetry.append(record)
-            queued = len(self._telemetry)
-            if queued == 1:
+            queue = self._telemetry[mapping]
+            if len(queue) >= self._buffer:
+                queue.popleft()
+                self.dropped[mapping] += 1
+                self._queued -= 1
+            queue.append(record)
+            self._queued += 1
+            if self._queued == 1:
                 self._due = time.monotonic() + self._flush_s
-            if queued in (1, _LARGE_BATCH):
+            if self._queued in (1, _LARGE_BATCH):
                 self._wake.notify()
 
     def put(self, mapping: RecordTable[Any], record: Any) -> None:
@@ -161,7 +179,7 @@ class Writer:
         self._thread.join(2 * self._patience_s + 1)
         lost = self._lost
         if self._thread.is_alive():
-            lost += self._in_hand + len(self._rows) + len(self._telemetry)
+            lost += self._in_hand + len(self._rows) + self._queued
         self._lost = 0
         if lost:
             raise StoreError(
@@ -219,16 +237,23 @@ class Writer:
         with self._wake:
             while not self._rows and self._give_up_at is None:
                 wait_s = None
-                if self._telemetry:
+                if self._queued:
                     wait_s = self._due - time.monotonic()
-                    if wait_s <= 0 or len(self._telemetry) >= _LARGE_BATCH:
+                    if wait_s <= 0 or self._queued >= _LARGE_BATCH:
                         break
                 self._wake.wait(wait_s)
-            if not self._rows and not self._telemetry:
+            if not self._rows and not self._queued:
                 return None
-            batch = _Batch(self._rows, list(self._telemetry))
+            telemetry = [
+                (mapping, list(queue))
+                for mapping, queue in self._telemetry.items()
+                if queue
+            ]
+            batch = _Batch(self._rows, telemetry)
             self._rows = []
-            self._telemetry.clear()
+            for queue in self._telemetry.values():
+                queue.clear()
+            self._queued = 0
             return batch
 
     def _store(self, batch: _Batch) -> None:
@@ -260,8 +285,8 @@ class Writer:
         for row in batch.rows:
             if row.table is not None:
                 rows.setdefault(row.table, []).append(row.values)
-        if batch.telemetry:
-            rows[REQUESTS.table] = [REQUESTS.dump(record) for record in batch.telemetry]
+        for mapping, records in batch.telemetry:
+            rows[mapping.table] = [mapping.dump(record) for record in records]
         if not rows:
             return
         with self._database.write() as connection:
@@ -278,9 +303,10 @@ class Writer:
 
     def _reject(self, batch: _Batch, error: Exception) -> None:
         failure = self._database.failure("write to", error)
-        self.dropped += len(batch.telemetry)
+        for mapping, records in batch.telemetry:
+            self.dropped[mapping] += len(records)
         if self._give_up_at is not None:
-            self._lost += len(batch.telemetry)
+            self._lost += sum(len(records) for _, records in batch.telemetry)
             self._lost += sum(row.table is not None for row in batch.rows)
         elif batch.telemetry:
             _LOG.warning("A record of telemetry is dropped. %s", failure)

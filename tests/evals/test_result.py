@@ -186,6 +186,9 @@ async def test_a_run_is_read_back_and_summed_up(farm, make_suite, echo):
             load_run(store, "zzz")
 
 
+ENERGY = ["energy_j", "energy_above_idle_j", "throttled", "max_gpu_temperature_c"]
+
+
 def names(kind):
     return list(kind.__dataclass_fields__)
 
@@ -205,7 +208,7 @@ async def test_frames_have_every_field_with_its_type(farm):
         with pytest.raises(EvalError, match="no run_id"):
             samples_frame(runtime.store)
     assert list(runs) == [*names(RunRecord), "score", "samples"]
-    assert list(samples) == names(SampleRecord)
+    assert list(samples) == [*names(SampleRecord), *ENERGY]
     assert list(requests) == names(RequestRecord)
     assert (runs.score[0], runs.samples[0]) == (0.5, 2)
     assert list(samples.task) == ["good", "bad"]
@@ -215,6 +218,8 @@ async def test_frames_have_every_field_with_its_type(farm):
     assert samples.epoch.dtype == "int64"
     assert samples.tokens_estimated.dtype == "bool"
     assert samples.error[0] is None
+    assert samples[["energy_j", "energy_above_idle_j"]].dtypes.eq("float64").all()
+    assert samples[ENERGY].isna().all(axis=None), "nobody sampled the hardware"
     for frame in (runs, samples):
         for column in ("started_at", "finished_at"):
             assert str(frame[column].dtype) == "datetime64[ns, UTC]"

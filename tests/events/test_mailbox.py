@@ -10,7 +10,8 @@ from agentfarm.events import Event, EventBus, EventType
 
 CHUNK = EventType.LLM_STREAM_CHUNK
 DONE = EventType.LLM_RESPONSE
-TRANSIENT = {CHUNK, EventType.HEARTBEAT}
+LATEST_ONLY = [EventType.HARDWARE, EventType.HEARTBEAT]
+TRANSIENT = {CHUNK, *LATEST_ONLY}
 
 
 def chunk(bus: EventBus, text: str, request_id: str | None = "r", **data) -> Event:
@@ -109,17 +110,40 @@ async def test_what_a_reader_that_never_reads_holds_is_bounded(read):
         assert subscription.dropped > 0
 
 
-async def test_only_the_latest_heartbeat_waits(read):
+@pytest.mark.parametrize("kind", LATEST_ONLY)
+async def test_of_heartbeats_and_hardware_only_the_latest_waits(read, kind):
     async with EventBus() as bus:
         subscription = bus.subscribe(name="slow")
-        bus.emit(EventType.HEARTBEAT, {"n": 1})
+        bus.emit(kind, {"n": 1})
         bus.emit(DONE)
-        bus.emit(EventType.HEARTBEAT, {"n": 2})
-        done, beat = await read(subscription, 2)
+        bus.emit(kind, {"n": 2})
+        done, latest = await read(subscription, 2)
         assert done.type is DONE
-        assert beat.data == {"n": 2}
+        assert latest.data == {"n": 2}
         assert subscription.coalesced == 1
         assert balance(bus, "slow") == 3
+
+
+async def test_a_heartbeat_and_a_hardware_sample_both_wait(read):
+    async with EventBus() as bus:
+        subscription = bus.subscribe(maxsize=1)
+        for n in range(3):
+            bus.emit(EventType.HARDWARE, {"n": n})
+            bus.emit(EventType.HEARTBEAT, {"n": n})
+        assert [(e.type, e.data["n"]) for e in await read(subscription, 2)] == [
+            (EventType.HARDWARE, 2),
+            (EventType.HEARTBEAT, 2),
+        ]
+
+
+async def test_hardware_pushes_no_other_event_out_of_the_history():
+    async with EventBus(history=5) as bus:
+        bus.emit(DONE)
+        for n in range(20):
+            bus.emit(EventType.HARDWARE, {"n": n})
+        done, *hardware = bus.history()
+        assert done.type is DONE
+        assert [event.data["n"] for event in hardware] == [15, 16, 17, 18, 19]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -152,7 +176,8 @@ async def test_terminal_events_survive_a_flood_on_a_stalled_subscriber(
         transient_left = stalled.queued - sum(
             e.seq > (received[-1].seq if received else 0) for e in lossless
         )
-        assert transient_left <= maxsize + 1  # the heartbeat waits beside the rest
+        # The heartbeat and the hardware wait beside the rest.
+        assert transient_left <= maxsize + len(LATEST_ONLY)
         received += await read(stalled, stalled.queued)
 
         assert [e for e in received if e.type not in TRANSIENT] == lossless

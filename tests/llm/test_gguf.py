@@ -16,7 +16,6 @@ import pytest
 from agentfarm.config import EmbeddedSettings
 from agentfarm.errors import ConfigError, ProviderError
 from agentfarm.llm import _gguf
-from agentfarm.llm._file_lock import file_lock
 from agentfarm.llm._gguf import (
     MODEL_FILE,
     MODEL_SHA256,
@@ -26,6 +25,7 @@ from agentfarm.llm._gguf import (
     find_model,
     model_alias,
 )
+from agentfarm.store._file_lock import file_lock
 
 FETCH = """
 import pathlib, sys

@@ -14,6 +14,8 @@ import pytest
 
 from agentfarm.events import RequestRecord
 from agentfarm.store import (
+    GPUSampleRecord,
+    HostSampleRecord,
     MemoryRecord,
     RunRecord,
     SampleRecord,
@@ -117,7 +119,8 @@ def locked():
 
         with create_engine(url, poolclass=NullPool).begin() as connection:
             tables = "requests, runs, samples, workflows, workflow_steps, memories"
-            connection.execute(text(f"LOCK {tables} IN EXCLUSIVE MODE"))
+            hardware = "gpu_samples, host_samples"
+            connection.execute(text(f"LOCK {tables}, {hardware} IN EXCLUSIVE MODE"))
             yield
 
     return lock
@@ -254,5 +257,30 @@ def a_memory():
             "created_at": 1_700_000_000.0,
         }
         return MemoryRecord(memory_id=memory_id, **(values | fields))
+
+    return make
+
+
+@pytest.fixture
+def a_gpu_sample():
+    def make(timestamp=1_700_000_000.0, **fields):
+        values = {
+            "step_s": 0,
+            "hostname": "lab",
+            "uuid": "GPU-1",
+            "gpu_index": 0,
+            "vendor": "nvidia",
+            "source": "nvml",
+        }
+        return GPUSampleRecord(timestamp=timestamp, **(values | fields))
+
+    return make
+
+
+@pytest.fixture
+def a_host_sample():
+    def make(timestamp=1_700_000_000.0, **fields):
+        values = {"step_s": 0, "hostname": "lab"}
+        return HostSampleRecord(timestamp=timestamp, **(values | fields))
 
     return make

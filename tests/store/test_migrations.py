@@ -7,12 +7,20 @@ from sqlalchemy import NullPool, create_engine, inspect, text
 
 from agentfarm.errors import StoreError
 from agentfarm.events import RequestRecord
-from agentfarm.store import RunRecord, SampleRecord, Store
+from agentfarm.store import (
+    RunRecord,
+    SampleRecord,
+    Store,
+)
 
-VERSION_1 = Path(__file__).with_name("version_1.sql")
+FOLDER = Path(__file__).parent
+# The tables that came with each version after the first.
+ADDED = {
+    2: {"workflows", "workflow_steps", "memories"},
+    3: {"gpu_samples", "host_samples"},
+}
 
 ROWS = [
-    "INSERT INTO meta VALUES (1)",
     """INSERT INTO runs VALUES ('old', 'smoke', 'abc', 'embedded', 'completed',
         1700000000.5, 1, 1, 2, NULL, '{"seed": 7}', NULL, NULL, NULL, '0.1.0', NULL)""",
     """INSERT INTO samples (sample_id, run_id, task, epoch, status, score, input,
@@ -34,13 +42,19 @@ def execute(url, statements):
             connection.execute(text(statement))
 
 
+@pytest.fixture(params=[1, 2])
+def version(request):
+    return request.param
+
+
 @pytest.fixture
-def version_1(url):
-    """The database as the AgentFarm left it that knew version 1 only."""
-    script = VERSION_1.read_text()
+def old(url, version):
+    """The database as the AgentFarm left it that knew no later version."""
+    script = (FOLDER / f"version_{version}.sql").read_text()
     if url.startswith("sqlite"):
         script = script.replace("DOUBLE PRECISION", "DOUBLE")
-    execute(url, [*filter(str.strip, script.split(";")), *ROWS])
+    stamp = f"INSERT INTO meta VALUES ({version})"  # noqa: S608 - a number of ours
+    execute(url, [*filter(str.strip, script.split(";")), stamp, *ROWS])
     return url
 
 
@@ -71,30 +85,41 @@ def empty(url, tmp_path):
     return url
 
 
-def test_version_1_becomes_what_is_made_today(version_1, tmp_path):
-    before = shape(version_1)
-    Store.open(version_1).close()
-    migrated = shape(version_1)
-    assert migrated.keys() - before.keys() == {
-        "workflows",
-        "workflow_steps",
-        "memories",
-    }
-    new = empty(version_1, tmp_path)
+def statements(url):
+    """How SQLite was told to make each table, which `shape` does not show wholly."""
+    if not url.startswith("sqlite"):
+        return set()
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        made = connection.execute(
+            text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+        )
+        return {" ".join(sql.split()) for (sql,) in made}
+
+
+def test_an_old_version_becomes_what_is_made_today(old, version, tmp_path):
+    before = shape(old)
+    Store.open(old).close()
+    migrated, made = shape(old), statements(old)
+    later = [ADDED[each] for each in ADDED if each > version]
+    assert migrated.keys() - before.keys() == set().union(*later)
+    new = empty(old, tmp_path)
     Store.open(new).close()
     assert migrated == shape(new)
+    assert made == statements(new)
 
 
-def test_version_1_keeps_its_rows_and_takes_new_ones(
-    version_1, a_workflow, a_step, a_memory
+def test_an_old_version_keeps_its_rows_and_takes_new_ones(
+    old, a_workflow, a_step, a_memory, a_gpu_sample, a_host_sample
 ):
     with pytest.raises(StoreError, match="Open it once for writing"):
-        Store.open(version_1, read_only=True)
-    with Store.open(version_1) as store:
+        Store.open(old, read_only=True)
+    with Store.open(old) as store:
         store.put_workflow(a_workflow())
         store.put_workflow_step(a_step())
         store.add_memory(a_memory())
-    with Store.open(version_1, read_only=True) as store:
+        store.add_gpu_sample(a_gpu_sample())
+        store.add_host_sample(a_host_sample())
+    with Store.open(old, read_only=True) as store:
         assert store.runs() == [
             RunRecord(
                 run_id="old",
@@ -119,11 +144,14 @@ def test_version_1_keeps_its_rows_and_takes_new_ones(
         assert store.workflow("latest") == a_workflow()
         assert store.workflow_steps("run-1") == [a_step()]
         assert store.memories("shop") == [a_memory()]
+        assert store.gpu_samples() == [a_gpu_sample()]
+        assert store.host_samples() == [a_host_sample()]
 
 
-def test_a_table_of_somebody_else_stops_the_migration(version_1):
-    execute(version_1, ["CREATE TABLE memories (mine INTEGER)"])
-    before = shape(version_1)
-    with pytest.raises(StoreError, match=r"Cannot open the Store at .*memories"):
-        Store.open(version_1)
-    assert shape(version_1) == before
+def test_a_table_of_somebody_else_stops_the_migration(old, version):
+    name = sorted(ADDED[version + 1])[0]
+    execute(old, [f"CREATE TABLE {name} (mine INTEGER)"])
+    before = shape(old)
+    with pytest.raises(StoreError, match=rf"Cannot open the Store at .*{name}"):
+        Store.open(old)
+    assert shape(old) == before

@@ -89,6 +89,8 @@ def test_requests_are_oldest_first_and_filtered(store, a_request):
     assert ids() == ["q1", "q2", "q3", "q4"]
     assert ids(run_id="r") == ["q1", "q2", "q3"]
     assert ids(since=1e9 + 3) == ["q3", "q4"]
+    assert ids(until=1e9 + 3) == ["q1", "q2"]
+    assert ids(since=1e9 + 2, until=1e9 + 3) == ["q2"]
     assert ids(limit=2) == ["q3", "q4"], "the newest ones"
     assert ids(run_id="r", limit=1) == ["q3"]
 

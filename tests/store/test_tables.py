@@ -8,6 +8,8 @@ import pytest
 
 from agentfarm.events import RequestRecord
 from agentfarm.store import (
+    GPUSampleRecord,
+    HostSampleRecord,
     MemoryRecord,
     RunRecord,
     SampleRecord,
@@ -16,6 +18,8 @@ from agentfarm.store import (
     WorkflowStepRecord,
 )
 from agentfarm.store._tables import (
+    GPU_SAMPLES,
+    HOST_SAMPLES,
     MEMORIES,
     REQUESTS,
     RUNS,
@@ -36,6 +40,11 @@ WRITE_AND_READ = {
         lambda store, it: store.workflow_steps(it.run_id)[0],
     ),
     MemoryRecord: (Store.add_memory, lambda store, it: store.memories(it.project)[0]),
+    GPUSampleRecord: (Store.add_gpu_sample, lambda store, it: store.gpu_samples()[0]),
+    HostSampleRecord: (
+        Store.add_host_sample,
+        lambda store, it: store.host_samples()[0],
+    ),
 }
 RECORDS = list(WRITE_AND_READ)
 
@@ -57,7 +66,9 @@ def filled(cls):
         hint = hints[field.name]
         options = get_args(hint)
         text = f"{field.name} 日本語 🦜🏳️‍🌈 'quoted' \\ %s :x"
-        if str in options or hint is str:
+        if field.name == "step_s":
+            values[field.name] = 60  # others are not asked for
+        elif str in options or hint is str:
             values[field.name] = text
         elif float in options or hint is float:
             values[field.name] = 1_700_000_000.123456 + number / 7
@@ -171,6 +182,8 @@ def test_good_text_is_not_touched():
         (WORKFLOWS, 1),
         (WORKFLOW_STEPS, 2),
         (MEMORIES, 1),
+        (GPU_SAMPLES, 4),
+        (HOST_SAMPLES, 3),
     ],
 )
 def test_the_tables_have_exactly_the_fields(mapping, keys):

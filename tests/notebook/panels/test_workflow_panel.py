@@ -5,6 +5,7 @@ import dataclasses
 import anyio
 import pytest
 
+from agentfarm import evals
 from agentfarm.errors import AgentFarmError, ProviderError, SandboxUnavailable
 from agentfarm.events import EventType
 from agentfarm.llm import LLMRouter, RegisteredModel, RetryPolicy
@@ -67,6 +68,8 @@ async def test_a_task_is_shown_from_its_start_to_its_end(farm, tmp_path):
     assert panel._task.value == "Write a.py."
     assert panel._resume.disabled
     assert not panel.running
+    asked = evals.requests_frame(runtime.store, result.run_id)
+    assert list(asked["agent"]) == ["planner", "executor", "executor", "reviewer"]
 
 
 @pytest.mark.docker

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-_TIMES = frozenset({"started_at", "finished_at"})
+_TIMES = frozenset({"started_at", "finished_at", "timestamp"})
 
 
 def records_frame(records: Sequence[Any], kind: type[Any]) -> pd.DataFrame:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+__all__ = ["file_lock", "open_lock", "try_lock"]
+
 _POLL_S = 0.05
 
 
@@ -37,9 +39,9 @@ def file_lock(
         InterruptedError: `cancelled` said so.
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_lock(path)
     try:
-        while not _try_lock(descriptor):
+        while not try_lock(descriptor):
             if cancelled():
                 raise InterruptedError(f"Cancelled while waiting for {path}.")
             if deadline is not None and time.monotonic() >= deadline:
@@ -50,7 +52,13 @@ def file_lock(
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+def open_lock(path: Path) -> int:
+    """Open a lock file, made (0600) if missing; its descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock a file until its descriptor is closed; whether nobody else has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
