@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from agentfarm.errors import AgentFarmError
@@ -16,6 +16,7 @@ from agentfarm.monitoring._stats import (
     ROW,
     LifetimeTotals,
     PerformanceSnapshot,
+    RequestStats,
     summarise,
 )
 
@@ -99,6 +100,7 @@ class PerformanceTracker:
         self._agents: _Windows = {}
         self._cells: dict[tuple[str, str | None], _Cell] = {}
         self._active: dict[str, tuple[str | None, str | None]] = {}
+        self._known: dict[tuple[str, str], RequestStats] = {}
 
     def attach(self, bus: EventBus) -> Subscription:
         """Follow a bus; close the subscription to stop."""
@@ -149,13 +151,15 @@ class PerformanceTracker:
             cells = [(c.model, c.agent, dict(c.counts)) for c in self._cells.values()]
             active = list(self._active.values())
         return PerformanceSnapshot(
-            overall=summarise(
+            overall=self._stats(
+                ("", ""),
                 overall,
                 active=len(active),
                 lifetime=_lifetime(counts for _, _, counts in cells),
             ),
             by_model={
-                name: summarise(
+                name: self._stats(
+                    ("model", name),
                     rows,
                     active=sum(model == name for model, _ in active),
                     lifetime=_lifetime(c for model, _, c in cells if model == name),
@@ -163,7 +167,8 @@ class PerformanceTracker:
                 for name, rows in models.items()
             },
             by_agent={
-                name: summarise(
+                name: self._stats(
+                    ("agent", name),
                     rows,
                     active=sum(agent == name for _, agent in active),
                     lifetime=_lifetime(c for _, agent, c in cells if agent == name),
@@ -172,6 +177,21 @@ class PerformanceTracker:
             },
             window=self.window,
         )
+
+    def _stats(
+        self,
+        group: tuple[str, str],
+        rows: list[bytes],
+        *,
+        active: int,
+        lifetime: LifetimeTotals,
+    ) -> RequestStats:
+        """The statistics of a group; summed up anew only after it got a request."""
+        known = self._known.get(group)
+        if known is None or known.lifetime != lifetime:
+            known = summarise(rows, active=active, lifetime=lifetime)
+            self._known[group] = known
+        return known if known.active == active else replace(known, active=active)
 
     def _cell(self, model: str, agent: str | None) -> _Cell:
         """Find or make the cell of a pair that was not seen before."""

@@ -176,6 +176,24 @@ def test_only_cancelled_requests_give_no_rate():
     assert stats.latency_p50_s is None
 
 
+def test_looking_between_requests_changes_nothing():
+    looked, fresh = PerformanceTracker(window=5), PerformanceTracker(window=5)
+    for number in range(24):
+        made = record(
+            model=f"m{number % 2}",
+            agent=f"a{number % 3}",
+            latency_s=1.0 + number,
+            status="error" if number % 5 == 0 else "ok",
+        )
+        looked.record(made)
+        fresh.record(made)
+        seen = looked.snapshot()
+    expected = fresh.snapshot()
+    assert seen.overall == expected.overall
+    assert seen.by_model == expected.by_model
+    assert seen.by_agent == expected.by_agent
+
+
 async def test_follows_the_bus_and_knows_what_is_active():
     tracker = PerformanceTracker(window=10)
     async with EventBus() as bus:
